@@ -1,0 +1,1 @@
+"""Facts and rules of tunnels, tokens and visitors: pure, without clock, I/O or randomness."""

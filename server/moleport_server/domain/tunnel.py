@@ -1,0 +1,57 @@
+"""What a tunnel is: protocol, address and the rules that its agent gave for visitors.
+
+Pure facts; who may have which address is decided by `access`, who has it now by `registry`.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from uuid import UUID
+
+IPNetwork = IPv4Network | IPv6Network
+
+TunnelId = UUID
+
+
+class TunnelProtocol(StrEnum):
+    """What visitors speak to the edge."""
+
+    HTTP = "http"
+    TCP = "tcp"
+
+
+class HostHeader(StrEnum):
+    """Which Host header the local service sees; any other text is a fixed value."""
+
+    PRESERVE = "preserve"
+    """The public name, as the visitor sent it."""
+    REWRITE = "rewrite"
+    """The agent's own target, for development servers that refuse unknown hosts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BasicCredential:
+    """One user that may pass HTTP basic authentication of a tunnel."""
+
+    user: str
+    password_hash: str
+    """PHC string `$scrypt$ln=..,r=..,p=..$salt$hash` (base64 without padding)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisitorRules:
+    """Who may visit a tunnel, as its agent asked for.
+
+    `None` means unrestricted, an empty tuple means that nobody may.
+    """
+
+    basic_auth: tuple[BasicCredential, ...] | None = None
+    allowed_cidrs: tuple[IPNetwork, ...] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every visitor passes, so that the edge can skip the check."""
+        return self.basic_auth is None and self.allowed_cidrs is None
+
+
+OPEN = VisitorRules()

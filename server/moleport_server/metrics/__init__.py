@@ -1,0 +1,1 @@
+"""Prometheus instruments of the server, grouped by who counts with them."""

@@ -1,0 +1,1 @@
+"""Live state: sessions, tunnels and their addresses, leases, holds and the event log."""

@@ -1,0 +1,78 @@
+"""The live objects: a session is an authenticated agent, a tunnel is one upstream with its address.
+
+Plain state with identity, changed only by `registry.Registry` (counters: by the edge). A tunnel
+outlives its session while it is leased: `session` is then None and `lease_until` is set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from moleport_server.domain.token import Principal
+from moleport_server.domain.tunnel import OPEN, TunnelId, TunnelProtocol, VisitorRules
+
+if TYPE_CHECKING:
+    from moleport_server.registry.upstream import Upstream
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Session:
+    """One authenticated agent."""
+
+    id: str
+    protocol: str
+    """Wire family: `moleport`, `hoody-tunnel.v1`, `hoody-tunnel.v2` or `rustunnel`."""
+    principal: Principal
+    upstream: Upstream
+    peer: str
+    """`ip:port` of the first connection."""
+    connected_at: float
+    """Unix seconds."""
+    tunnels: dict[int, Tunnel] = field(default_factory=dict)
+    """By bind id."""
+    connections: int = 1
+    """Open transport connections."""
+    agent: str = ""
+    """What the agent says it is, for people."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Tunnel:
+    """One exposed upstream and the public address that was given to it."""
+
+    id: TunnelId
+    protocol: TunnelProtocol
+    hostname: str | None = None
+    """Lower case, without port; for HTTP."""
+    port: int | None = None
+    """For TCP."""
+    public_url: str
+    token_id: str | None
+    token_label: str | None
+    session: Session | None
+    session_id: str
+    """Of the current session, or of the last one while leased."""
+    bind_id: int
+    opened_at: float
+    """Unix seconds; kept over takeovers."""
+    rules: VisitorRules = OPEN
+    lease_until: float | None = None
+    """Monotonic seconds; None while the session is live."""
+    may_hold: bool = True
+    """Whether visitors wait while the agent is away; False after a clean goodbye."""
+    request_count: int = 0
+    """Requests (HTTP) or connections (TCP) that reached the tunnel."""
+    bytes_in: int = 0
+    """Visitor to agent."""
+    bytes_out: int = 0
+    """Agent to visitor."""
+    active: int = 0
+    """Requests or connections in flight."""
+    client_addr: str = ""
+    """`ip:port` of the agent, the last known one while leased."""
+
+    @property
+    def label(self) -> str:
+        """The full host name, or the port as text."""
+        return self.hostname if self.hostname is not None else str(self.port)

@@ -1,0 +1,1 @@
+"""What survives a restart: tokens, leases, sessions, the tunnel log and captures."""

@@ -1,0 +1,215 @@
+"""The ports of the store: what the rest of the server may ask of durable memory.
+
+Declared here, on the side of the users; `memory` and `sqlite` implement them and both pass one
+conformance suite. Every method may raise `StoreError`; `StoreFull` means that nothing was written.
+No method is called per request: counters live in memory and come in batches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from moleport_server.domain.token import Credential, Token
+from moleport_server.domain.tunnel import TunnelProtocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRow:
+    """A token together with what listings tell about it."""
+
+    token: Token
+    credentials: tuple[Credential, ...]
+    """Ascending by revision."""
+    tunnel_count: int
+    """How many tunnels were ever registered with it."""
+
+
+class TokenStore(Protocol):
+    """Tokens and their credential slots."""
+
+    async def create_token(self, token: Token, credential: Credential) -> None:
+        """Store a new token with its first credential, both or neither."""
+        ...
+
+    async def list_tokens(self, *, after: str | None = None, limit: int | None = None) -> list[TokenRow]:
+        """Return tokens, newest first (ties by id), those behind the token id `after` only."""
+        ...
+
+    async def get_token(self, token_id: str) -> TokenRow | None:
+        """Return one token, or None if there is none."""
+        ...
+
+    async def find_credential(self, sha256: str) -> tuple[Token, Credential] | None:
+        """Return the token and the slot that hold this digest, or None."""
+        ...
+
+    async def delete_token(self, token_id: str) -> bool:
+        """Delete a token, its credentials, leases and sessions; False if it was unknown.
+
+        Rows of the tunnel log stay, with `token_id` and `token_label` None.
+        """
+        ...
+
+    async def touch_credentials(self, used_at: dict[tuple[str, int], float]) -> None:
+        """Record when credentials (token id, revision) were last used; unknown ones are ignored.
+
+        Never moves a time backwards; `last_used_at` of the token is the latest of its slots.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """An address kept for a token; every live binding has one as well, so that a crash keeps it."""
+
+    tunnel_id: str
+    protocol: TunnelProtocol
+    address: str
+    """Host name in lower case, or the port as decimal text; unique per protocol."""
+    token_id: str | None
+    """None: the admin's."""
+    session_id: str
+    bind_id: int
+    settings: str
+    """JSON of what the agent asked for (visitor rules, host header); opaque here."""
+    opened_at: float
+    until: float | None
+    """Unix seconds when an absent agent loses it; None while its session is live."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSession:
+    """A session that may be resumed."""
+
+    id: str
+    token_id: str | None
+    protocol: str
+    opened_at: float
+
+
+class LeaseStore(Protocol):
+    """Addresses and sessions, written on claim, park and release."""
+
+    async def save_lease(self, lease: Lease) -> None:
+        """Insert the lease, or replace the one of the same protocol and address."""
+        ...
+
+    async def delete_leases(self, tunnel_ids: Sequence[str]) -> None:
+        """Forget these; unknown ids are ignored."""
+        ...
+
+    async def park_leases(self, session_id: str, until: float) -> None:
+        """Set `until` on all leases of a session, in one transaction."""
+        ...
+
+    async def load_leases(self) -> list[Lease]:
+        """Return every lease; for the start of the server."""
+        ...
+
+    async def save_session(self, session: StoredSession) -> None:
+        """Insert or replace a session."""
+        ...
+
+    async def delete_session(self, session_id: str) -> None:
+        """Forget a session; its leases stay. Unknown ids are ignored."""
+        ...
+
+    async def load_sessions(self) -> list[StoredSession]:
+        """Return every session; for the start of the server."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelLogEntry:
+    """One row of the history: from registration to the end of a tunnel."""
+
+    id: str
+    tunnel_id: str
+    protocol: str
+    label: str
+    session_id: str
+    token_id: str | None
+    token_label: str | None
+    registered_at: float
+    unregistered_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryQuery:
+    """Filters, order and page of the history."""
+
+    limit: int = 50
+    offset: int = 0
+    protocol: str | None = None
+    token_id: str | None = None
+    active: bool | None = None
+    sort_by: str = "started"
+    """`started`, `duration` (open rows count until `now`) or `protocol`; else like `started`."""
+    ascending: bool = False
+    now: float
+
+
+class TunnelLogStore(Protocol):
+    """The history of tunnels."""
+
+    async def add_log_entry(self, entry: TunnelLogEntry) -> None:
+        """Insert a row; `token_label` is read from the token when listed, not stored twice."""
+        ...
+
+    async def close_log_entries(self, tunnel_ids: Sequence[str], at: float) -> None:
+        """Set the end of the open rows of these tunnels."""
+        ...
+
+    async def query_history(self, query: HistoryQuery) -> tuple[list[TunnelLogEntry], int]:
+        """Return a page (newest first by default, ties by id) and the number of matching rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureRow:
+    """One captured request as it is stored: heads masked, bodies only if asked for."""
+
+    id: str
+    tunnel_id: str
+    token_id: str | None
+    connection_id: str
+    method: str
+    path: str
+    """With query, secrets masked."""
+    status: int
+    request_bytes: int
+    response_bytes: int
+    duration_ms: int
+    captured_at: float
+    request_head: str
+    response_head: str
+    request_body: str | None
+    response_body: str | None
+
+
+class CaptureStore(Protocol):
+    """Captures behind the ring buffers; a database of its own, losable."""
+
+    async def add_captures(self, rows: Sequence[CaptureRow]) -> None:
+        """Insert a batch in one transaction; the oldest rows go when the size cap is reached."""
+        ...
+
+    async def list_captures(self, tunnel_id: str, *, limit: int) -> list[CaptureRow]:
+        """Return the newest `limit` rows of a tunnel, newest first."""
+        ...
+
+    async def get_capture(self, capture_id: str) -> CaptureRow | None:
+        """Return one row, or None."""
+        ...
+
+
+class StateStore(TokenStore, LeaseStore, TunnelLogStore, Protocol):
+    """What `state.db` holds, as one collaborator."""
+
+    async def instance_id(self) -> str:
+        """Return the id (UUID text) made when the database was; a new database has a new one."""
+        ...
+
+    async def aclose(self) -> None:
+        """Flush and close; idempotent."""
+        ...
