@@ -4,7 +4,7 @@ Frozen, keyword-only dataclasses; secrets have a masked `repr` and may change wh
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 
