@@ -1,0 +1,185 @@
+"""The last requests of every tunnel, in memory.
+
+A ring per tunnel and one budget for all. The edge adds a capture per request, so `add` does a
+constant amount of work: everything is kept in the order of arrival, the oldest of a tunnel is
+therefore the oldest in the global order among its own, and whatever has to go stands at a front.
+When memory is short the oldest bodies go first, then the oldest captures. The last few closed
+tunnels keep theirs; older ones are answered by the capture store.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from moleport_server.capture.record import Capture, CaptureIds
+from moleport_server.registry.live import Tunnel
+
+CAPTURE_OVERHEAD_BYTES: Final = 768
+"""What a capture costs beside its heads and bodies (measured: 680)."""
+
+Sink = Callable[[Tunnel, Capture], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureLimits:
+    """How much is remembered."""
+
+    requests_per_tunnel: int = 500
+    """What the seed API promises."""
+    budget_bytes: int = 64 << 20
+    """Of all tunnels together; part of the memory that an operator plans for the server."""
+    tunnel_bytes: int = 4 << 20
+    """Of one tunnel, so that one noisy tunnel cannot push out all the others."""
+    closed_tunnels: int = 64
+    """How many closed tunnels are still answered from memory."""
+
+
+class Recorded(NamedTuple):
+    """A capture with what decides who may see it."""
+
+    tunnel_id: UUID
+    token_id: str | None
+    """The owner; None: the admin."""
+    capture: Capture
+
+
+class _Ring:
+    __slots__ = ("bodied", "captures", "size", "token_id", "tunnel_id")
+
+    def __init__(self, tunnel_id: UUID, token_id: str | None) -> None:
+        self.tunnel_id = tunnel_id
+        self.token_id = token_id
+        self.captures: deque[Capture] = deque()
+        self.bodied: deque[Capture] = deque()
+        self.size = 0
+
+
+class CaptureLog:
+    """Remembers what passed; single-threaded like the event loop it lives on."""
+
+    def __init__(
+        self, ids: CaptureIds, limits: CaptureLimits | None = None, *, sink: Sink | None = None
+    ) -> None:
+        """Start empty.
+
+        Args:
+            ids: the id spaces from which the edge draws.
+            limits: how much to remember.
+            sink: is given every capture too, `CaptureWriter.offer` for example; must not wait.
+        """
+        self.ids = ids
+        self._limits = limits or CaptureLimits()
+        self._sink = sink
+        self._rings: dict[UUID, _Ring] = {}
+        self._closed: OrderedDict[UUID, None] = OrderedDict()
+        self._order: OrderedDict[int, tuple[_Ring, Capture]] = OrderedDict()
+        self._bodied: OrderedDict[int, tuple[_Ring, Capture]] = OrderedDict()
+        self._size = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What is charged to the budget now."""
+        return self._size
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, tunnel: Tunnel, capture: Capture) -> None:
+        """Remember a finished request; its `sequence` must be new."""
+        ring = self._rings.get(tunnel.id)
+        if ring is None:
+            ring = self._rings[tunnel.id] = _Ring(tunnel.id, tunnel.token_id)
+        if self._sink is not None:
+            self._sink(tunnel, capture)
+        place = (ring, capture)
+        size = CAPTURE_OVERHEAD_BYTES + len(capture.request_head) + len(capture.response_head)
+        if capture.request_body or capture.response_body:
+            size += _body_bytes(capture)
+            ring.bodied.append(capture)
+            self._bodied[capture.sequence] = place
+        ring.captures.append(capture)
+        self._order[capture.sequence] = place
+        ring.size += size
+        self._size += size
+        limits = self._limits
+        if len(ring.captures) > limits.requests_per_tunnel:
+            self._drop_oldest(ring)
+        if ring.size > limits.tunnel_bytes:
+            self._shrink_ring(ring)
+        if self._size > limits.budget_bytes:
+            self._shrink_all()
+
+    def list(self, tunnel_id: UUID, limit: int) -> list[Recorded]:
+        """Return the newest `limit` captures of a tunnel, newest first; none if it is unknown."""
+        ring = self._rings.get(tunnel_id)
+        if ring is None:
+            return []
+        newest = zip(range(limit), reversed(ring.captures), strict=False)
+        return [Recorded(tunnel_id, ring.token_id, capture) for _, capture in newest]
+
+    def get(self, request_id: str) -> Recorded | None:
+        """Return one capture by its id, or None if it is not in memory (any more)."""
+        sequence = self.ids.requests.parse(request_id)
+        place = None if sequence is None else self._order.get(sequence)
+        if place is None:
+            return None
+        ring, capture = place
+        return Recorded(ring.tunnel_id, ring.token_id, capture)
+
+    def forget(self, tunnel_id: UUID) -> None:
+        """Note that a tunnel is closed: its captures stay until enough others have closed.
+
+        Idempotent; unknown ids are ignored.
+        """
+        if tunnel_id not in self._rings:
+            return
+        self._closed[tunnel_id] = None
+        self._closed.move_to_end(tunnel_id)
+        if len(self._closed) > self._limits.closed_tunnels:
+            oldest, _ = self._closed.popitem(last=False)
+            ring = self._rings[oldest]
+            while ring.captures:
+                self._drop_oldest(ring)
+
+    def _shrink_ring(self, ring: _Ring) -> None:
+        limit = self._limits.tunnel_bytes
+        while ring.size > limit and ring.bodied:
+            self._drop_oldest_body(ring)
+        while ring.size > limit and ring.captures:
+            self._drop_oldest(ring)
+
+    def _shrink_all(self) -> None:
+        limit = self._limits.budget_bytes
+        while self._size > limit and self._bodied:
+            ring, _ = next(iter(self._bodied.values()))
+            self._drop_oldest_body(ring)
+        while self._size > limit and self._order:
+            ring, _ = next(iter(self._order.values()))
+            self._drop_oldest(ring)
+
+    def _drop_oldest_body(self, ring: _Ring) -> None:
+        capture = ring.bodied.popleft()
+        del self._bodied[capture.sequence]
+        size = _body_bytes(capture)
+        capture.request_body = capture.response_body = None
+        ring.size -= size
+        self._size -= size
+
+    def _drop_oldest(self, ring: _Ring) -> None:
+        if ring.bodied and ring.bodied[0] is ring.captures[0]:
+            self._drop_oldest_body(ring)
+        capture = ring.captures.popleft()
+        del self._order[capture.sequence]
+        size = CAPTURE_OVERHEAD_BYTES + len(capture.request_head) + len(capture.response_head)
+        ring.size -= size
+        self._size -= size
+        if not ring.captures:
+            # A request that ends after its tunnel may have made a ring that nobody closes.
+            self._rings.pop(ring.tunnel_id, None)
+            self._closed.pop(ring.tunnel_id, None)
+
+
+def _body_bytes(capture: Capture) -> int:
+    return len(capture.request_body or b"") + len(capture.response_body or b"")
