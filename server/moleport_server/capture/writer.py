@@ -108,7 +108,15 @@ class CaptureWriter:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
+        """Write what is queued, within the deadline, and count as dropped what could not be.
+
+        Safe to cancel: the task ends either way.
+        """
+        if self._tasks is not None:
+            self._closing.set()
+            self._batch_ready.set()
+            self._wake.set()
+            await self._tasks.__aexit__(None, None, None)
 
     def offer(self, tunnel: Tunnel, capture: Capture) -> None:
         """Queue a capture; never waits. When it cannot be kept it is dropped and counted."""
@@ -132,19 +140,6 @@ class CaptureWriter:
             self._wake.set()
         if len(self._queue) >= self._settings.batch_rows:
             self._batch_ready.set()
-
-    async def aclose(self) -> None:
-        """Write what is queued, within the deadline, and stop; idempotent.
-
-        What could not be written is counted as dropped. Safe to cancel: the task ends either way.
-        """
-        tasks, self._tasks = self._tasks, None
-        if tasks is None:
-            return
-        self._closing.set()
-        self._batch_ready.set()
-        self._wake.set()
-        await tasks.__aexit__(None, None, None)
 
     async def _run(self) -> None:
         try:
@@ -198,15 +193,18 @@ class CaptureWriter:
             self._fail(DropReason.STORE_FULL, count, error)
         except (StoreError, TimeoutError) as error:
             self._fail(DropReason.STORE_ERROR, count, error)
+        except Exception as error:
+            # A fault of ours in recording must not end the tunnels, which the task group would.
+            logger.exception("captures cannot be written")
+            self._fail(DropReason.STORE_ERROR, count, error)
         except asyncio.CancelledError:
             self.dropped[DropReason.CLOSING] += count
             raise
         return written
 
     def _fail(self, reason: DropReason, count: int, error: Exception) -> None:
-        logger.warning(
-            "captures are not stored", extra={"reason": reason.value, "error": repr(error)}
-        )
+        fields = {"reason": reason.value, "error": repr(error)}
+        logger.warning("captures are not stored", extra=fields)
         self.dropped[reason] += count
         self._drop_queue(reason)
         self._refusing = reason
