@@ -2,6 +2,7 @@
 
 Declared here, on the side of the users; `memory` and `sqlite` implement them and both pass one
 conformance suite. Every method may raise `StoreError`; `StoreFull` means that nothing was written.
+Every method is one transaction: cancelled or failed, it took place wholly or not at all.
 No method is called per request: counters live in memory and come in batches.
 """
 
@@ -28,11 +29,21 @@ class TokenStore(Protocol):
     """Tokens and their credential slots."""
 
     async def create_token(self, token: Token, credential: Credential) -> None:
-        """Store a new token with its first credential, both or neither."""
+        """Store a new token with its first credential, both or neither.
+
+        Raises:
+            ConflictError: the id or the digest of the credential exists already.
+        """
         ...
 
-    async def list_tokens(self, *, after: str | None = None, limit: int | None = None) -> list[TokenRow]:
-        """Return tokens, newest first (ties by id), those behind the token id `after` only."""
+    async def list_tokens(
+        self, *, after: str | None = None, limit: int | None = None
+    ) -> list[TokenRow]:
+        """Return tokens, newest first (ties by id), those behind the token id `after` only.
+
+        Raises:
+            InvalidRequest: there is no token `after` (any more), so its place is unknown.
+        """
         ...
 
     async def get_token(self, token_id: str) -> TokenRow | None:
@@ -91,7 +102,11 @@ class LeaseStore(Protocol):
     """Addresses and sessions, written on claim, park and release."""
 
     async def save_lease(self, lease: Lease) -> None:
-        """Insert the lease, or replace the one of the same protocol and address."""
+        """Insert the lease, or replace the one of the same protocol and address.
+
+        Raises:
+            NotFoundError: its token was deleted; the address must not be kept.
+        """
         ...
 
     async def delete_leases(self, tunnel_ids: Sequence[str]) -> None:
@@ -107,7 +122,11 @@ class LeaseStore(Protocol):
         ...
 
     async def save_session(self, session: StoredSession) -> None:
-        """Insert or replace a session."""
+        """Insert or replace a session.
+
+        Raises:
+            NotFoundError: its token was deleted; the session must not be resumable.
+        """
         ...
 
     async def delete_session(self, session_id: str) -> None:
@@ -136,7 +155,7 @@ class TunnelLogEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryQuery:
-    """Filters, order and page of the history."""
+    """Filters, order and page of the history; a negative limit or offset counts as 0."""
 
     limit: int = 50
     offset: int = 0
@@ -144,7 +163,8 @@ class HistoryQuery:
     token_id: str | None = None
     active: bool | None = None
     sort_by: str = "started"
-    """`started`, `duration` (open rows count until `now`) or `protocol`; else like `started`."""
+    """`started`, `duration` (open rows count until `now`) or `protocol`; else like `started`.
+    Equal durations and protocols: newest first, then by id."""
     ascending: bool = False
     now: float
 
@@ -153,7 +173,13 @@ class TunnelLogStore(Protocol):
     """The history of tunnels."""
 
     async def add_log_entry(self, entry: TunnelLogEntry) -> None:
-        """Insert a row; `token_label` is read from the token when listed, not stored twice."""
+        """Insert a row; `token_label` is read from the token when listed, not stored twice.
+
+        A token that was deleted meanwhile counts as None.
+
+        Raises:
+            ConflictError: a row with this id exists.
+        """
         ...
 
     async def close_log_entries(self, tunnel_ids: Sequence[str], at: float) -> None:
@@ -191,7 +217,10 @@ class CaptureStore(Protocol):
     """Captures behind the ring buffers; a database of its own, losable."""
 
     async def add_captures(self, rows: Sequence[CaptureRow]) -> None:
-        """Insert a batch in one transaction; the oldest rows go when the size cap is reached."""
+        """Insert a batch in one transaction; the oldest rows go when the size cap is reached.
+
+        Rows that exist are replaced, so a batch whose fate is unknown may be sent again.
+        """
         ...
 
     async def list_captures(self, tunnel_id: str, *, limit: int) -> list[CaptureRow]:

@@ -1,0 +1,307 @@
+"""Tokens, leases, sessions and the tunnel log in one SQLite file, `state.db`.
+
+The default store of a single server. A commit has reached the disk when its method returns
+(WAL with synchronous FULL), so that a crash forgets nothing that a caller was told. What the
+columns mean stands in `migrations/state`; foreign keys carry the consequences of a deleted token.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+from moleport_server.domain.token import Credential, Token
+from moleport_server.domain.tunnel import TunnelProtocol
+from moleport_server.errors import ConflictError, InvalidRequest, NotFoundError
+from moleport_server.store.base import (
+    HistoryQuery,
+    Lease,
+    StoredSession,
+    TokenRow,
+    TunnelLogEntry,
+)
+from moleport_server.store.database import Database
+from moleport_server.store.records import (
+    read_credential,
+    read_token,
+    read_token_rows,
+    token_columns,
+)
+from moleport_server.store.schema import state_schema
+
+_INSERT_INTO_TOKENS = """
+    INSERT INTO tokens (id, label, scope, access, limits, created_at, last_used_at, expires_at,
+                        suspended)
+    VALUES (:id, :label, :scope, :access, :limits, :created_at, :last_used_at, :expires_at,
+            :suspended)
+"""
+_INSERT_INTO_CREDENTIALS = """
+    INSERT INTO credentials (token_id, revision, sha256, not_after, last_used_at)
+    VALUES (:token_id, :revision, :sha256, :not_after, :last_used_at)
+"""
+_JOINED = """
+    SELECT tokens.*, revision, sha256, not_after,
+           credentials.last_used_at AS credential_last_used_at,
+           (SELECT COUNT(*) FROM tunnel_log WHERE token_id = tokens.id) AS tunnel_count
+"""
+_TOKENS_PAGE = f"""{_JOINED}
+    FROM (SELECT * FROM tokens
+          WHERE :after IS NULL OR created_at < :created_at
+                OR (created_at = :created_at AND id > :after)
+          ORDER BY created_at DESC, id LIMIT :limit) AS tokens
+    LEFT JOIN credentials ON credentials.token_id = tokens.id
+    ORDER BY tokens.created_at DESC, tokens.id, revision
+"""  # noqa: S608 - joined from constants
+_TOKEN_BY_ID = f"""{_JOINED}
+    FROM tokens LEFT JOIN credentials ON credentials.token_id = tokens.id
+    WHERE tokens.id = ? ORDER BY revision
+"""
+# The digest is of a random secret, so that the time of an index lookup tells nothing about it.
+_FIND_CREDENTIAL = f"""{_JOINED}
+    FROM credentials JOIN tokens ON tokens.id = credentials.token_id WHERE sha256 = ?
+"""
+_TOUCH_SLOTS = """
+    UPDATE credentials SET last_used_at = :at
+    WHERE token_id = :token_id AND revision = :revision
+          AND (last_used_at IS NULL OR last_used_at < :at)
+"""
+_TOUCH_OWNERS = """
+    UPDATE tokens SET last_used_at = :at
+    WHERE id = :token_id AND (last_used_at IS NULL OR last_used_at < :at)
+          AND EXISTS (SELECT 1 FROM credentials
+                      WHERE token_id = tokens.id AND revision = :revision)
+"""
+_SAVE_LEASE = """
+    INSERT OR REPLACE INTO leases (protocol, address, tunnel_id, token_id, session_id, bind_id,
+                                   settings, opened_at, until)
+    VALUES (:protocol, :address, :tunnel_id, :token_id, :session_id, :bind_id, :settings,
+            :opened_at, :until)
+"""
+_SAVE_SESSION = """
+    INSERT OR REPLACE INTO sessions (id, token_id, protocol, opened_at)
+    VALUES (:id, :token_id, :protocol, :opened_at)
+"""
+_ADD_LOG_ENTRY = """
+    INSERT INTO tunnel_log (id, tunnel_id, protocol, label, session_id, token_id, registered_at,
+                            unregistered_at)
+    VALUES (:id, :tunnel_id, :protocol, :label, :session_id,
+            (SELECT id FROM tokens WHERE id = :token_id), :registered_at, :unregistered_at)
+"""
+_CLOSE_LOG_ENTRIES = """
+    UPDATE tunnel_log SET unregistered_at = ? WHERE tunnel_id = ? AND unregistered_at IS NULL
+"""
+_HISTORY_FILTER = """
+    WHERE (:protocol IS NULL OR log.protocol = :protocol)
+          AND (:token_id IS NULL OR log.token_id = :token_id)
+          AND (:active IS NULL OR (log.unregistered_at IS NULL) = :active)
+"""
+_COUNT_HISTORY = f"SELECT COUNT(*) FROM tunnel_log AS log {_HISTORY_FILTER}"  # noqa: S608 - constants
+_LIST_HISTORY = f"""
+    SELECT log.*, tokens.label AS token_label
+    FROM tunnel_log AS log LEFT JOIN tokens ON tokens.id = log.token_id
+    {_HISTORY_FILTER}
+"""  # noqa: S608 - joined from constants
+_HISTORY_ORDER = {
+    ("started", False): "log.registered_at DESC, log.id",
+    ("started", True): "log.registered_at, log.id",
+    ("duration", False): "COALESCE(log.unregistered_at, :now) - log.registered_at DESC,"
+    " log.registered_at DESC, log.id",
+    ("duration", True): "COALESCE(log.unregistered_at, :now) - log.registered_at,"
+    " log.registered_at DESC, log.id",
+    ("protocol", False): "log.protocol DESC, log.registered_at DESC, log.id",
+    ("protocol", True): "log.protocol, log.registered_at DESC, log.id",
+}
+_MOST_ROWS = 2**63 - 1
+"""The largest integer of SQLite; callers may ask for more."""
+
+
+class SqliteStateStore:
+    """The durable `StateStore` of one server; made by `open`, closed by its owner."""
+
+    def __init__(self, database: Database, instance_id: str) -> None:
+        self._database = database
+        self._instance_id = instance_id
+
+    @classmethod
+    async def open(cls, path: Path) -> Self:
+        """Open or create `state.db`; the caller holds the lock of its directory and closes it.
+
+        Raises:
+            StoreCorrupt: the file is damaged or not ours; it is untouched.
+            StoreTooNew: a newer release wrote it; it is untouched.
+            StoreFull: there is no room to create or migrate it.
+            StoreError: it cannot be opened.
+        """
+        database = await Database.open(path, state_schema(), synchronous="FULL")
+        try:
+            async with database.transaction() as connection:
+                await connection.execute(
+                    "INSERT OR IGNORE INTO meta (key, value) VALUES ('instance_id', ?)",
+                    [str(uuid4())],
+                )
+                ((instance_id,),) = await connection.execute_fetchall(
+                    "SELECT value FROM meta WHERE key = 'instance_id'"
+                )
+        except BaseException:
+            await database.aclose()
+            raise
+        return cls(database, instance_id)
+
+    async def instance_id(self) -> str:
+        """Return the id that was made with the database."""
+        return self._instance_id
+
+    async def aclose(self) -> None:
+        """Wait for running transactions, then close; idempotent."""
+        await self._database.aclose()
+
+    async def create_token(self, token: Token, credential: Credential) -> None:
+        """See `TokenStore.create_token`."""
+        if credential.token_id != token.id:
+            raise ValueError("the credential belongs to another token")
+        async with self._database.transaction() as connection:
+            try:
+                await connection.execute(_INSERT_INTO_TOKENS, token_columns(token))
+                await connection.execute(_INSERT_INTO_CREDENTIALS, asdict(credential))
+            except sqlite3.IntegrityError as error:
+                raise ConflictError("a token with this id or credential exists") from error
+
+    async def list_tokens(
+        self, *, after: str | None = None, limit: int | None = None
+    ) -> list[TokenRow]:
+        """See `TokenStore.list_tokens`."""
+        async with self._database.transaction() as connection:
+            created_at = 0.0
+            if after is not None:
+                places = await connection.execute_fetchall(
+                    "SELECT created_at FROM tokens WHERE id = ?", [after]
+                )
+                if not places:
+                    raise InvalidRequest("the cursor names no token; start again without it")
+                ((created_at,),) = places
+            rows = await connection.execute_fetchall(
+                _TOKENS_PAGE,
+                {"after": after, "created_at": created_at, "limit": _bounded(limit)},
+            )
+        return read_token_rows(rows)
+
+    async def get_token(self, token_id: str) -> TokenRow | None:
+        """See `TokenStore.get_token`."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute_fetchall(_TOKEN_BY_ID, [token_id])
+        entries = read_token_rows(rows)
+        return entries[0] if entries else None
+
+    async def find_credential(self, sha256: str) -> tuple[Token, Credential] | None:
+        """See `TokenStore.find_credential`."""
+        async with self._database.transaction() as connection:
+            rows = list(await connection.execute_fetchall(_FIND_CREDENTIAL, [sha256]))
+        return (read_token(rows[0]), read_credential(rows[0])) if rows else None
+
+    async def delete_token(self, token_id: str) -> bool:
+        """See `TokenStore.delete_token`."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute("DELETE FROM tokens WHERE id = ?", [token_id])
+        return cursor.rowcount > 0
+
+    async def touch_credentials(self, used_at: dict[tuple[str, int], float]) -> None:
+        """See `TokenStore.touch_credentials`."""
+        if not used_at:
+            return
+        uses = [
+            {"token_id": token_id, "revision": revision, "at": at}
+            for (token_id, revision), at in used_at.items()
+        ]
+        async with self._database.transaction() as connection:
+            await connection.executemany(_TOUCH_SLOTS, uses)
+            await connection.executemany(_TOUCH_OWNERS, uses)
+
+    async def save_lease(self, lease: Lease) -> None:
+        """See `LeaseStore.save_lease`."""
+        await self._save(_SAVE_LEASE, lease)
+
+    async def delete_leases(self, tunnel_ids: Sequence[str]) -> None:
+        """See `LeaseStore.delete_leases`."""
+        if not tunnel_ids:
+            return
+        async with self._database.transaction() as connection:
+            await connection.executemany(
+                "DELETE FROM leases WHERE tunnel_id = ?",
+                [(tunnel_id,) for tunnel_id in tunnel_ids],
+            )
+
+    async def park_leases(self, session_id: str, until: float) -> None:
+        """See `LeaseStore.park_leases`."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "UPDATE leases SET until = ? WHERE session_id = ?", [until, session_id]
+            )
+
+    async def load_leases(self) -> list[Lease]:
+        """See `LeaseStore.load_leases`."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute_fetchall(
+                "SELECT * FROM leases ORDER BY protocol, address"
+            )
+        return [Lease(**{**dict(row), "protocol": TunnelProtocol(row["protocol"])}) for row in rows]
+
+    async def save_session(self, session: StoredSession) -> None:
+        """See `LeaseStore.save_session`."""
+        await self._save(_SAVE_SESSION, session)
+
+    async def delete_session(self, session_id: str) -> None:
+        """See `LeaseStore.delete_session`."""
+        async with self._database.transaction() as connection:
+            await connection.execute("DELETE FROM sessions WHERE id = ?", [session_id])
+
+    async def load_sessions(self) -> list[StoredSession]:
+        """See `LeaseStore.load_sessions`."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute_fetchall("SELECT * FROM sessions ORDER BY id")
+        return [StoredSession(**dict(row)) for row in rows]
+
+    async def add_log_entry(self, entry: TunnelLogEntry) -> None:
+        """See `TunnelLogStore.add_log_entry`."""
+        async with self._database.transaction() as connection:
+            try:
+                await connection.execute(_ADD_LOG_ENTRY, asdict(entry))
+            except sqlite3.IntegrityError as error:
+                raise ConflictError("a row of the tunnel log with this id exists") from error
+
+    async def close_log_entries(self, tunnel_ids: Sequence[str], at: float) -> None:
+        """See `TunnelLogStore.close_log_entries`."""
+        if not tunnel_ids:
+            return
+        async with self._database.transaction() as connection:
+            await connection.executemany(
+                _CLOSE_LOG_ENTRIES, [(at, tunnel_id) for tunnel_id in tunnel_ids]
+            )
+
+    async def query_history(self, query: HistoryQuery) -> tuple[list[TunnelLogEntry], int]:
+        """See `TunnelLogStore.query_history`."""
+        parameters = asdict(query) | {
+            "limit": _bounded(query.limit),
+            "offset": _bounded(query.offset),
+        }
+        order = _HISTORY_ORDER.get(
+            (query.sort_by, query.ascending), _HISTORY_ORDER["started", query.ascending]
+        )
+        async with self._database.transaction() as connection:
+            rows = await connection.execute_fetchall(
+                f"{_LIST_HISTORY} ORDER BY {order} LIMIT :limit OFFSET :offset", parameters
+            )
+            ((total,),) = await connection.execute_fetchall(_COUNT_HISTORY, parameters)
+        return [TunnelLogEntry(**dict(row)) for row in rows], total
+
+    async def _save(self, sql: str, record: Lease | StoredSession) -> None:
+        async with self._database.transaction() as connection:
+            try:
+                await connection.execute(sql, asdict(record))
+            except sqlite3.IntegrityError as error:
+                raise NotFoundError("the token does not exist any more") from error
+
+
+def _bounded(count: int | None) -> int:
+    return _MOST_ROWS if count is None else max(0, min(count, _MOST_ROWS))
