@@ -72,6 +72,8 @@ class ResolvedServer:
     server_source: str
     token_source: str | None
     """None: there is no token (only when it was not required)."""
+    token_path: Path | None
+    """The file that the token is read from, if it is one."""
     warnings: tuple[str, ...]
     """What people must be told at each start."""
 
@@ -213,6 +215,7 @@ def resolve(layers: Sequence[Layer], *, needs_token: bool = True) -> ResolvedSer
         ),
         server_source=named.source,
         token_source=None if holder is None else holder.source,
+        token_path=None if holder is None else holder.token_file,
         warnings=tuple(warnings),
     )
 
