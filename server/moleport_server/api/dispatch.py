@@ -20,11 +20,10 @@ from moleport_server.api.problems import (
     UnprocessableBody,
     UnsupportedMediaType,
     problem_response,
-    rule_of,
 )
 from moleport_server.api.routing import Access, Call, Reply, Route
 from moleport_server.domain.token import Principal
-from moleport_server.errors import Forbidden, InvalidRequest, StoreError
+from moleport_server.errors import Forbidden, InvalidRequest, ServerError, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -45,21 +44,18 @@ def bind(route: Route, gate: Gate, observe: Observer) -> WebHandler:
         try:
             async with asyncio.timeout(route.deadline_seconds):
                 response = await _answer(route, gate, request)
+        except (ServerError, TimeoutError) as error:
+            if isinstance(error, (StoreError, TimeoutError)):
+                extra = {"operation": route.operation, "error": repr(error)}
+                logger.warning("a call was not served", extra=extra)
+            response = problem_response(error, is_extension=route.is_extension)
         except Exception as error:
-            _log(route, error)
+            logger.exception("a call failed", extra={"operation": route.operation})
             response = problem_response(error, is_extension=route.is_extension)
         observe(route.operation, response.status, loop.time() - started)
         return response
 
     return handle
-
-
-def _log(route: Route, error: Exception) -> None:
-    if rule_of(error).error is Exception:
-        logger.error("a call failed", extra={"operation": route.operation}, exc_info=error)
-    elif isinstance(error, (StoreError, TimeoutError)):
-        extra = {"operation": route.operation, "error": repr(error)}
-        logger.warning("a call was not served", extra=extra)
 
 
 async def _answer(route: Route, gate: Gate, request: web.Request) -> web.StreamResponse:
