@@ -22,7 +22,7 @@ from moleport_agent.answers import (
     TokenRow,
     TunnelRow,
 )
-from moleport_agent.errors import BadAnswer, ConfigError, NotFound
+from moleport_agent.errors import BadAnswer, ConfigError, NotAuthorised, NotFound
 from moleport_agent.http_adapter import check_status, http_client, read_bounded, translate
 from moleport_agent.live_events import EventStream
 from moleport_agent.settings import ServerSettings
@@ -71,6 +71,14 @@ class ServerClient:
             NotFound: there is none with this id.
         """
         return self._call("GET", f"/api/tunnels/{quote(tunnel_id, safe='')}", TunnelRow)
+
+    def is_token_accepted(self) -> bool:
+        """Whether the server accepts the token for its API."""
+        try:
+            self._request("GET", "/api/tunnels")
+        except NotAuthorised:
+            return False
+        return True
 
     def find_tunnel(self, text: str) -> TunnelRow:
         """Find a tunnel by id, label, public URL, port or the first label of its host name.
