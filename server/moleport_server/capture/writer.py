@@ -95,6 +95,8 @@ class CaptureWriter:
         self._closing = asyncio.Event()
         self._refusing: DropReason | None = None
         self._tasks: asyncio.TaskGroup | None = None
+        self._life: asyncio.Timeout | None = None
+        self._deadline: float | None = None
         self.dropped: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
 
     @property
@@ -116,6 +118,11 @@ class CaptureWriter:
             self._closing.set()
             self._batch_ready.set()
             self._wake.set()
+            # The deadline holds for a transaction that hangs already, too.
+            now = asyncio.get_running_loop().time()
+            self._deadline = now + self._settings.flush_seconds
+            if self._life is not None and not self._life.expired():
+                self._life.reschedule(self._deadline)
             await self._tasks.__aexit__(None, None, None)
 
     def offer(self, tunnel: Tunnel, capture: Capture) -> None:
@@ -143,13 +150,14 @@ class CaptureWriter:
 
     async def _run(self) -> None:
         try:
-            await self._write_until_closed()
-            async with asyncio.timeout(self._settings.flush_seconds):
+            async with asyncio.timeout_at(self._deadline) as self._life:
+                await self._write_until_closed()
                 while self._queue and await self._write_batch():
                     pass
         except TimeoutError:
             logger.warning("captures were not flushed in time", extra={"rows": len(self._queue)})
         finally:
+            self._life = None
             self._drop_queue(DropReason.CLOSING)
             self._refusing = DropReason.CLOSING
 
