@@ -90,9 +90,7 @@ def restore(source: Path, data_dir: Path) -> Path | None:
             _require_content(copy)
             with translating(state):
                 kept = _keep_previous(state) if state.exists() else None
-                # A log without its database would be applied to the one that comes.
-                beside(state, "-wal").unlink(missing_ok=True)
-                beside(state, "-shm").unlink(missing_ok=True)
+                _drop_log(state)
                 copy.replace(state)
                 _sync(state.parent)
     return kept
@@ -128,10 +126,8 @@ def _copy(source: sqlite3.Connection, copy: Path) -> None:
 
 
 def _keep_previous(state: Path) -> Path:
-    """Copy the state aside, together with a log that cannot be merged into it (a damaged one)."""
-    if has_write_ahead_log(state):
-        with suppress(sqlite3.Error), closing(_connect(state, "mode=rw")) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    """Copy the state aside, with the log of a server that crashed."""
+    # As plain files: SQLite repairs what it opens, and may drop a log that it cannot read.
     kept = free_name(state, "before-restore")
     try:
         for suffix in ("", "-wal"):
@@ -144,6 +140,17 @@ def _keep_previous(state: Path) -> Path:
         raise
     _sync(kept.parent)
     return kept
+
+
+def _drop_log(state: Path) -> None:
+    """Delete the log, which would be applied to the database that comes."""
+    if has_write_ahead_log(state):
+        # Merged first, as far as it is readable: a crash between here and the rename then leaves
+        # all of the previous state in its place.
+        with suppress(sqlite3.Error), closing(_connect(state, "mode=rw")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    beside(state, "-wal").unlink(missing_ok=True)
+    beside(state, "-shm").unlink(missing_ok=True)
 
 
 def _rename_to_new(copy: Path, destination: Path) -> None:

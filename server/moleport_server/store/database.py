@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _DEADLINE_SECONDS = 30.0
 """For a transaction with its wait for the ones before it: longer than a disk that hiccups, shorter
 than people wait."""
-_ROLLBACK_SECONDS = 1.0
+_ROLLBACK_SECONDS = 0.25
 """How long to watch a rollback; it is in the queue and takes place in any case."""
 _BUSY_MILLISECONDS = 5_000
 _LOG_LIMIT_BYTES = 8 * 1024 * 1024
