@@ -57,6 +57,8 @@ class Tunnel:
     opened_at: float
     """Unix seconds; kept over takeovers."""
     rules: VisitorRules = OPEN
+    host_header: str | None = None
+    """The Host header for the local service; None keeps the visitor's."""
     lease_until: float | None = None
     """Monotonic seconds; None while the session is live."""
     may_hold: bool = True

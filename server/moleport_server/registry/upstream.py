@@ -2,76 +2,39 @@
 
 The edge sees byte streams only: it opens one for a tunnel, writes and reads through it and learns how
 it ended. Protocol adapters (`agents/`) implement `Upstream` and `ByteStream`; the edge implements
-`StreamReceiver`. All calls are synchronous and happen on the event loop: this is the hot path.
+`StreamReceiver`. All calls but `is_alive` are synchronous and happen on the event loop: this is the
+hot path.
 
-Flow control: after `pause_writing` the writer stops until `resume_writing` (a few frames more are
-accepted, nothing is lost). A receiver that cannot take more calls `pause_reading`; the peer is then
-stopped by its window, never by the session.
+Flow control: after `stream_pause_writing` the writer stops until `stream_resume_writing` (what it still
+writes is queued, nothing is lost). A receiver that cannot take more calls `pause_reading`; the peer is
+then stopped by its stream window, never by the session.
 """
 
-from enum import IntEnum
 from typing import Protocol
 
 from moleport_server.registry.live import Tunnel
-
-
-class ResetCode(IntEnum):
-    """Why a stream was abandoned; the numbers are those of the hoody-tunnel protocol."""
-
-    NONE = 0
-    PROTOCOL_ERROR = 1
-    INTERNAL = 2
-    FLOW_CONTROL = 3
-    STREAM_CLOSED = 4
-    FRAME_SIZE = 5
-    REFUSED = 6
-    CANCEL = 7
-    CALM_DOWN = 8
-    BIND_ERROR = 9
-    IDLE_TIMEOUT = 10
-    AUTH = 11
-    VERSION_MISMATCH = 12
-    TAKEOVER = 13
-    EXHAUSTED = 14
-
-
-class StreamReceiver(Protocol):
-    """What the edge wants to hear about one stream; no call comes after `stream_reset`."""
-
-    def data_received(self, data: bytes) -> None:
-        """Take the next bytes, in order."""
-
-    def eof_received(self) -> None:
-        """Note that the agent's side sends nothing more; writing is still possible."""
-
-    def stream_reset(self, code: int, reason: str) -> None:
-        """Note that the stream is gone, by the peer or with its session; do not write any more."""
-
-    def pause_writing(self) -> None:
-        """Stop writing until `resume_writing`."""
-
-    def resume_writing(self) -> None:
-        """Continue writing."""
+from moleport_wire.hoody.frames import Payload
+from moleport_wire.hoody.streams import StreamReceiver
 
 
 class ByteStream(Protocol):
     """One bidirectional byte flow to the local service."""
 
     receiver: StreamReceiver
-    """Who hears about this stream; the owner may exchange it between two requests."""
+    """Who hears about this stream; the owner may exchange it while nothing is in flight."""
 
     @property
     def is_open(self) -> bool:
         """Whether bytes can still be written."""
         ...
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Payload) -> None:
         """Send bytes; never blocks. Ignored when the stream is closed."""
 
     def write_eof(self) -> None:
         """Send the end of our direction, behind everything written; idempotent."""
 
-    def reset(self, code: ResetCode, reason: str = "") -> None:
+    def reset(self, code: int, reason: str = "") -> None:
         """Abandon both directions now; idempotent. The receiver is not called any more."""
 
     def pause_reading(self) -> None:
@@ -98,11 +61,19 @@ class Upstream(Protocol):
         """
         ...
 
-    def unbind(self, tunnel: Tunnel, reason: str) -> None:
-        """Tell the agent that one tunnel was closed, and why."""
+    def report(
+        self, tunnel: Tunnel, method: bytes, target: bytes, status: int, seconds: float, peer: str
+    ) -> None:
+        """Tell the agent about a finished request or connection, if it wants to know; cheap."""
 
-    def end(self, reason: str, *, resumable: bool = False) -> None:
-        """End the session and tell the agent why; the registry is told through its own calls."""
+    def unbind(self, tunnel: Tunnel, reason: str) -> None:
+        """Tell the agent that one tunnel was taken from it, and why."""
+
+    def drain(self, reason: str, deadline_seconds: float) -> None:
+        """Tell the agent to connect elsewhere before the deadline."""
+
+    def end(self, code: int, reason: str) -> None:
+        """End the session and tell the agent why."""
 
     async def is_alive(self, timeout_seconds: float) -> bool:
         """Ping the agent and tell whether it answered in time."""

@@ -1,0 +1,113 @@
+"""Local services: one connection per stream, spliced without looking at the bytes.
+
+The server's edge speaks HTTP over the stream and keeps streams for the next request, so a connection
+here usually serves many requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Literal
+
+import aiofastnet
+
+from moleport_agent.events import Observer, UpstreamFailed
+from moleport_agent.settings import Target, TunnelSettings
+from moleport_wire import proxy_protocol
+from moleport_wire.aio.splice import Splice
+from moleport_wire.aio.tasks import TaskOwner
+from moleport_wire.hoody.frames import Code
+from moleport_wire.hoody.streams import Stream
+
+CONNECT_SECONDS: Final = 5.0
+
+
+class LocalService:
+    """Connects streams of one tunnel to its target."""
+
+    def __init__(self, tunnel: TunnelSettings, observe: Observer, tasks: TaskOwner) -> None:
+        self.tunnel = tunnel
+        self._observe = observe
+        self._tasks = tasks
+        self._tls = _tls_context(tunnel.target)
+        self._splices: set[Splice] = set()
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that are open or opening."""
+        return len(self._splices)
+
+    def serve(self, accept: Callable[[Splice], Stream], peer: str) -> None:
+        """Connect to the target and splice it with the stream that `accept` makes."""
+        version = self.tunnel.proxy_protocol
+        preface = None if version is None else partial(_proxy_header, version, peer)
+        splice = Splice(self._ended, preface=preface)
+        self._splices.add(splice)
+        splice.attach(accept(splice))
+        self._tasks.start(self._connect(splice), "connect to local service")
+
+    def _ended(self, splice: Splice, reason: str) -> None:
+        del reason
+        self._splices.discard(splice)
+
+    async def _connect(self, splice: Splice) -> None:
+        target = self.tunnel.target
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await self._open(splice, target)
+        except TimeoutError:
+            self._refuse(splice, "no answer in 5 s")
+        except (OSError, ssl.SSLError) as error:
+            self._refuse(splice, error.strerror or str(error))
+        except asyncio.CancelledError:
+            splice.end(Code.CANCEL, "the agent ends")
+            raise
+
+    async def _open(self, splice: Splice, target: Target) -> None:
+        loop = asyncio.get_running_loop()
+        name = (target.server_name or target.host) if self._tls is not None else None
+        if target.unix_path is not None:
+            await aiofastnet.create_unix_connection(
+                loop, lambda: splice, str(target.unix_path), ssl=self._tls, server_hostname=name
+            )
+        else:
+            await aiofastnet.create_connection(
+                loop,
+                lambda: splice,
+                target.host,
+                target.port,
+                ssl=self._tls,
+                server_hostname=name,
+                happy_eyeballs_delay=0.25,
+            )
+
+    def _refuse(self, splice: Splice, reason: str) -> None:
+        splice.end(Code.REFUSED, reason)
+        self._observe(UpstreamFailed(self.tunnel.name, self.tunnel.target.text, reason))
+
+
+def _tls_context(target: Target) -> ssl.SSLContext | None:
+    if not target.tls:
+        return None
+    context = ssl.create_default_context(cafile=target.ca_file)
+    if not target.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _proxy_header(version: str, peer: str, transport: asyncio.BaseTransport) -> bytes:
+    """Return the header that tells the local service who the visitor is."""
+    number: Literal[1, 2] = 1 if version == "v1" else 2
+    host, _, port = peer.rpartition(":")
+    local = transport.get_extra_info("peername")
+    if not host or not isinstance(local, tuple):
+        return proxy_protocol.serialize(number, None, None)
+    return proxy_protocol.serialize(
+        number,
+        proxy_protocol.Endpoint(host.strip("[]"), int(port)),
+        proxy_protocol.Endpoint(local[0], local[1]),
+    )

@@ -1,0 +1,42 @@
+"""The one table from server errors to what an agent is told: BIND_ERR codes and GOAWAY codes."""
+
+from typing import Final
+
+from moleport_server.errors import (
+    ConflictError,
+    Forbidden,
+    InvalidRequest,
+    PortTaken,
+    QuotaExceeded,
+    RateLimited,
+    ServerError,
+    Unauthenticated,
+)
+from moleport_wire.hoody.frames import Code
+
+_BIND_CODES: Final[tuple[tuple[type[ServerError], str, bool], ...]] = (
+    (Forbidden, "FORBIDDEN", True),
+    (InvalidRequest, "INVALID_REQUEST", True),
+    (PortTaken, "PORT_IN_USE", False),
+    (ConflictError, "ALREADY_BOUND", False),
+    (QuotaExceeded, "BIND_CAP_EXCEEDED", False),
+    (ServerError, "INTERNAL", False),
+)
+
+_GOAWAY_CODES: Final[tuple[tuple[type[ServerError], Code, int], ...]] = (
+    (Unauthenticated, Code.AUTH, 1008),
+    (Forbidden, Code.AUTH, 1008),
+    (RateLimited, Code.CALM_DOWN, 1013),
+    (QuotaExceeded, Code.EXHAUSTED, 1013),
+    (ServerError, Code.INTERNAL, 1011),
+)
+
+
+def bind_refusal(error: ServerError) -> tuple[str, bool]:
+    """Return the BIND_ERR code of an error, and whether asking again is pointless."""
+    return next((code, final) for kind, code, final in _BIND_CODES if isinstance(error, kind))
+
+
+def session_refusal(error: ServerError) -> tuple[Code, int]:
+    """Return the GOAWAY code and the WebSocket close code of an error."""
+    return next((code, close) for kind, code, close in _GOAWAY_CODES if isinstance(error, kind))

@@ -1,0 +1,1 @@
+"""The thin asyncio shell of the wire: the transport port, its WebSocket adapter, the muxer, splices."""

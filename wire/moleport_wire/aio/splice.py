@@ -1,0 +1,199 @@
+"""Splice: join a socket and a stream until both directions have ended.
+
+Used by the agent towards local services and by the server's TCP edge towards visitors: the same rules on
+both ends. Half close passes through in both directions; a connection that breaks resets the stream, a
+reset stream aborts the connection, so that nobody takes a truncated transfer for a complete one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, cast
+
+from moleport_wire.aio.websocket import tune_socket
+from moleport_wire.hoody.frames import Code, Payload
+from moleport_wire.hoody.streams import Stream
+
+WRITE_BUFFER_BYTES: Final = 256 * 1024
+"""Above this the peer of the stream gets no more credit."""
+WRITE_RESUME_BYTES: Final = 64 * 1024
+READ_BYTES: Final = 64 * 1024
+
+
+class Splice(asyncio.Protocol):
+    """A socket's protocol and a stream's receiver in one.
+
+    Made before either side exists: `stream` is set with `attach`, the socket by `connection_made`.
+    Bytes of the stream that come before the socket are kept, at most one window, because no credit
+    is granted for them.
+
+    Args:
+        on_end: called once when both directions have ended or one side broke, with a reason or "".
+        on_bytes: called with (to the socket, from the socket) byte counts of each chunk, or None.
+        preface: makes what the socket is sent before anything else, from its transport.
+    """
+
+    __slots__ = (
+        "_early",
+        "_eof_received",
+        "_is_ended",
+        "_is_socket_eof",
+        "_on_bytes",
+        "_on_end",
+        "_preface",
+        "_stream",
+        "_transport",
+    )
+
+    def __init__(
+        self,
+        on_end: Callable[[Splice, str], None],
+        on_bytes: Callable[[int, int], None] | None = None,
+        preface: Callable[[asyncio.BaseTransport], bytes] | None = None,
+    ) -> None:
+        self._on_end = on_end
+        self._on_bytes = on_bytes
+        self._preface = preface
+        self._stream: Stream | None = None
+        self._transport: asyncio.Transport | None = None
+        self._early: list[Payload] | None = []
+        self._eof_received = False
+        self._is_socket_eof = False
+        self._is_ended = False
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The socket's transport, None before it is connected."""
+        return self._transport
+
+    def attach(self, stream: Stream) -> None:
+        """Join the stream; the socket may come later."""
+        self._stream = stream
+        if self._transport is None:
+            stream.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def end(self, code: int, reason: str) -> None:
+        """Break both sides; idempotent."""
+        if self._is_ended:
+            return
+        if self._stream is not None:
+            self._stream.reset(code, reason)
+        if self._transport is not None:
+            self._transport.abort()
+        self._finish(reason)
+
+    # asyncio.Protocol: the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send what came early and start to read."""
+        # The loop's promise for stream sockets; C transports do not inherit from asyncio.Transport.
+        transport = cast("asyncio.Transport", transport)
+        self._transport = transport
+        if self._is_ended:
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES, low=WRITE_RESUME_BYTES)
+        tune_socket(transport)
+        early, self._early = self._early, None
+        if self._preface is not None:
+            transport.write(self._preface(transport))
+        if early:
+            transport.writelines(early)
+        if self._stream is None:
+            # Nobody takes the bytes yet; the kernel's buffer is the bound.
+            transport.pause_reading()
+        else:
+            self._stream.resume_reading()
+        if self._eof_received:
+            self._write_eof()
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on to the stream."""
+        stream = self._stream
+        if stream is not None:
+            stream.write(data)
+            if self._on_bytes is not None:
+                self._on_bytes(0, len(data))
+
+    def eof_received(self) -> bool:
+        """Pass a half close on; the socket stays open for the other direction."""
+        self._is_socket_eof = True
+        if self._stream is not None:
+            self._stream.write_eof()
+        return not self._eof_received
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: orderly if both directions had ended, else reset the stream."""
+        if self._is_ended:
+            return
+        stream = self._stream
+        if exc is None and self._is_socket_eof and self._eof_received:
+            self._finish("")
+            return
+        if stream is not None:
+            stream.reset(Code.CANCEL, "connection closed" if exc is None else "connection broken")
+        self._finish("connection lost")
+
+    def pause_writing(self) -> None:
+        """Stop the stream: the socket's buffer is full."""
+        if self._stream is not None:
+            self._stream.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let the stream go on."""
+        if self._stream is not None:
+            self._stream.resume_reading()
+
+    # StreamReceiver: the stream
+
+    def stream_data(self, data: Payload) -> None:
+        """Pass on to the socket."""
+        if self._on_bytes is not None:
+            self._on_bytes(len(data), 0)
+        if self._transport is not None:
+            self._transport.write(data)
+        elif self._early is not None:
+            self._early.append(data)
+
+    def stream_eof(self) -> None:
+        """Half-close the socket behind everything written."""
+        self._eof_received = True
+        if self._transport is not None:
+            self._write_eof()
+
+    def stream_reset(self, code: int, reason: str) -> None:
+        """Abort the socket: what was sent is not complete."""
+        del code
+        if self._transport is not None:
+            self._transport.abort()
+        self._finish(reason)
+
+    def stream_pause_writing(self) -> None:
+        """Stop reading from the socket."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def stream_resume_writing(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _write_eof(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._is_socket_eof:
+            # Both directions are done: close, which flushes first.
+            transport.close()
+        elif transport.can_write_eof():
+            transport.write_eof()
+        # TLS towards a local service cannot half-close; its answer ends the connection.
+
+    def _finish(self, reason: str) -> None:
+        if not self._is_ended:
+            self._is_ended = True
+            self._early = None
+            self._on_end(self, reason)

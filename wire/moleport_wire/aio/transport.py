@@ -1,0 +1,54 @@
+"""The transport port: an ordered connection that carries binary messages.
+
+The muxer speaks to this port only, so the WebSocket library behind it can be exchanged by measurement.
+"""
+
+from typing import Protocol
+
+
+class MessageReceiver(Protocol):
+    """What a transport calls; all calls happen on the event loop."""
+
+    def transport_opened(self, transport: "MessageTransport") -> None:
+        """Start: the handshake is done."""
+
+    def message_received(self, message: bytes) -> None:
+        """Take one whole binary message."""
+
+    def transport_lost(self, close_code: int | None, reason: str) -> None:
+        """End: the connection is gone; called exactly once after `transport_opened`.
+
+        `close_code` is that of the peer's close frame: 1005 if it had none, None without a frame.
+        """
+
+    def pause_writing(self) -> None:
+        """Note that the transport's buffer is above its high-water mark."""
+
+    def resume_writing(self) -> None:
+        """Note that it is below its low-water mark again."""
+
+
+class MessageTransport(Protocol):
+    """An open connection."""
+
+    @property
+    def peer(self) -> str:
+        """The other end as `ip:port`, IPv6 in brackets; empty if unknown."""
+        ...
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes written but not yet taken by the kernel."""
+        ...
+
+    def send(self, message: bytes) -> None:
+        """Write one binary message; never blocks."""
+
+    def ping(self) -> None:
+        """Send a transport-level ping; the answer counts as traffic only."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Write a close frame and end the connection once it is out; idempotent."""
+
+    def abort(self) -> None:
+        """Drop the connection now."""

@@ -1,0 +1,124 @@
+"""Credit: how much a peer may send, and when the receiver grants more.
+
+Unit: payload bytes of DATA. The receiving side of a stream is three numbers: its window (how much may
+be in flight), the credit the peer has left, and the bytes consumed but not granted again. Granting
+waits until half a window is consumed, so that a small request costs no WINDOW frame at all.
+
+Windows grow while the reader drains and the budget has room. The budget bounds the memory of a whole
+server: it counts the windows that were given out (what peers *may* send) and the bytes that stalled
+readers hold (what they *did* send).
+"""
+
+from typing import Final
+
+INITIAL_SESSION_WINDOW_BYTES: Final = 16 * 1024 * 1024
+INITIAL_STREAM_WINDOW_BYTES: Final = 256 * 1024
+MIN_STREAM_WINDOW_BYTES: Final = 16 * 1024
+MAX_STREAM_WINDOW_BYTES: Final = 1024 * 1024
+SESSION_GRANT_BYTES: Final = 1024 * 1024
+"""The session window is granted again in steps of this size: one WINDOW frame per MiB."""
+MAX_WINDOW: Final = 2**31 - 1
+
+
+class ReceiveBudget:
+    """What all receive windows of one process may cost together.
+
+    Streams take their first window from the budget by tier: full size for the first half, half size
+    until three quarters, then 16 KiB, so that 5,000 stalled streams stay within 256 MiB and 10,000
+    idle ones are still possible. Growth needs room in the first three quarters.
+    """
+
+    __slots__ = ("_first", "_growth_limit", "_half", "committed_bytes", "held_bytes", "limit_bytes")
+
+    def __init__(self, limit_bytes: int, first_window_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._first = first_window_bytes
+        self._half = limit_bytes // 2
+        self._growth_limit = limit_bytes * 3 // 4
+        self.committed_bytes = 0
+        """Windows given out."""
+        self.held_bytes = 0
+        """Received by us, not yet taken by a stalled reader."""
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether stalled readers hold the whole budget: no new streams until one of them moves."""
+        return self.held_bytes >= self.limit_bytes
+
+    def take_first_window(self) -> int:
+        """Return the window for a new stream; the caller gives it back with `release`."""
+        committed = self.committed_bytes
+        if committed < self._half:
+            window = self._first
+        elif committed < self._growth_limit:
+            window = self._first // 2
+        else:
+            window = min(MIN_STREAM_WINDOW_BYTES, self._first)
+        self.committed_bytes = committed + window
+        return window
+
+    def try_grow(self, more_bytes: int) -> bool:
+        """Commit `more_bytes` to a window that grows, if there is room."""
+        if self.committed_bytes + more_bytes > self._growth_limit or self.held_bytes > self._half:
+            return False
+        self.committed_bytes += more_bytes
+        return True
+
+    def release(self, window_bytes: int) -> None:
+        """Give back the window of a closed stream."""
+        self.committed_bytes -= window_bytes
+
+
+class ReceiveWindow:
+    """The receiving side of one stream's flow control."""
+
+    __slots__ = ("_budget", "_drained", "_unacknowledged", "credit", "held", "size")
+
+    def __init__(self, budget: ReceiveBudget, size: int) -> None:
+        self._budget = budget
+        self.size = size
+        """The window: how much the peer may have in flight."""
+        self.credit = size
+        """What the peer may still send; negative means that it broke the rule."""
+        self.held = 0
+        """Received while the reader was stalled."""
+        self._unacknowledged = 0
+        self._drained = 0
+
+    def consume(self, count: int) -> int:
+        """Note that the reader took `count` bytes; return the credit to grant now (0: not yet)."""
+        self._unacknowledged += count
+        if self._unacknowledged * 2 < self.size:
+            return 0
+        grant = self._unacknowledged
+        self._unacknowledged = 0
+        # A reader that took four windows without a stall is limited by the round trip, not by
+        # itself: only then is a larger window worth its memory.
+        self._drained += grant
+        if self._drained >= 4 * self.size and self.size < MAX_STREAM_WINDOW_BYTES:
+            self._drained = 0
+            if self._budget.try_grow(self.size):
+                grant += self.size
+                self.size *= 2
+        self.credit += grant
+        return grant
+
+    def hold(self, count: int) -> None:
+        """Note bytes that arrived while the reader was stalled."""
+        self.held += count
+        self._drained = 0
+        self._budget.held_bytes += count
+
+    def unhold(self) -> int:
+        """Return the held bytes and forget them, for they were taken or the stream ended."""
+        held = self.held
+        if held:
+            self._budget.held_bytes -= held
+            self.held = 0
+        return held
+
+    def close(self) -> None:
+        """Give everything back to the budget; idempotent."""
+        self.unhold()
+        self._budget.release(self.size)
+        self.size = 0
