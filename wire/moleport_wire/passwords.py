@@ -16,7 +16,7 @@ from typing import Final
 from moleport_wire.errors import WireError
 
 DEFAULT_LOG_N: Final = 14
-"""16 MiB and some 40 ms per verification."""
+"""16 MiB and some tens of milliseconds per verification."""
 DEFAULT_R: Final = 8
 DEFAULT_P: Final = 1
 HASH_BYTES: Final = 32
@@ -24,7 +24,7 @@ HASH_BYTES: Final = 32
 MAX_LOG_N: Final = 15
 MAX_R: Final = 8
 MAX_P: Final = 2
-"""Together at most 32 MiB and about 0.2 s per verification."""
+"""Together at most 32 MiB and a few tenths of a second per verification."""
 MAX_SALT_BYTES: Final = 64
 MAX_HASH_BYTES: Final = 64
 MIN_HASH_BYTES: Final = 16
