@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import time
+from datetime import datetime
 from typing import TextIO
 
 from pythonjsonlogger.json import JsonFormatter
@@ -27,8 +28,6 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 class TextFormatter(logging.Formatter):
     """One line per event: UTC time, level, logger, event, fields; a traceback below, indented."""
-
-    converter = time.gmtime
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; control characters in it are escaped, so that nobody forges lines."""
@@ -92,9 +91,15 @@ def _json() -> JsonFormatter:
         ["levelname", "name", "message"],
         rename_fields={"levelname": "level", "name": "logger"},
         timestamp=True,
-        json_default=str,
+        json_default=_json_value,
         json_ensure_ascii=False,
     )
+
+
+def _json_value(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return str(value)
 
 
 def _value(value: object) -> str:

@@ -106,6 +106,14 @@ def resolve(
             merge.put(path, value, f"file {config_file}", is_text=False)
     _merge_environment(merge, environ)
     for path, text in flags.items():
+        key = keys().get(path)
+        if key is not None and key.is_secret:
+            merge.failed.add(path)
+            merge.problems.append(
+                f"{path}: not as a flag, which everybody on this machine can read; "
+                f"use {path}_file or {key.variable}"
+            )
+            continue
         merge.put(path, text, f"flag --set {path}", is_text=True)
 
     settings = _build(merge.values)
@@ -139,7 +147,7 @@ def _derive(
     if settings.listen.edge_https is None:
         return settings, {}
     listen = replace(settings.listen, edge_https=None)
-    derived = {"listen.edge_https": "no certificate is configured"}
+    derived = {"listen.edge_https": "the absence of a certificate"}
     return replace(settings, listen=listen), derived
 
 

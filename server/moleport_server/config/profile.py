@@ -73,7 +73,7 @@ def write_private(path: Path, text: str) -> None:
 def _is_ours(path: Path) -> bool:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
     except (OSError, ValueError):
         return False

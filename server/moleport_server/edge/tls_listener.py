@@ -2,8 +2,8 @@
 
 For each connection: admission, the PROXY header if one is expected, a look at the ClientHello
 without taking it from the socket, the certificate for its name, the handshake; one deadline covers
-all of it. Only then the protocol is made, so that it never sees anything but a working connection.
-A connection costs a task until its handshake is over, and none afterwards.
+all of it. The protocol hears nothing before, so that it only ever sees a working connection. A
+connection costs a task until its handshake is over, and none afterwards.
 """
 
 import asyncio
@@ -125,7 +125,8 @@ class TlsListener:
         Args:
             sock: from `bind_listener`.
             certificates: asked once per connection.
-            make_protocol: called when the handshake is done.
+            make_protocol: called when the ClientHello was read. The protocol hears nothing until
+                the handshake is done, and nothing at all if it fails.
             gate: held from the accepted connection to the end of the handshake.
             handshake_seconds: deadline of everything before the protocol.
             preamble: how PROXY headers are read; None: nobody sends any.
@@ -158,14 +159,15 @@ class TlsListener:
 
     async def __aexit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
     ) -> None:
         self.stop()
         for task in self._pending:
             task.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
+        # Without the error of the body, which shall not arrive wrapped in a group.
+        await self._tasks.__aexit__(None, None, None)
 
     def stop(self) -> None:
         """Accept nothing more and close the socket; handshakes under way go on. Idempotent."""
@@ -219,10 +221,11 @@ class TlsListener:
             async with asyncio.timeout(self._handshake_seconds):
                 arrival = await self._look(conn, address, port)
                 context = self._certificates.context_for(arrival.server_name)
+                protocol = self._make_protocol(arrival)
                 has_transport = True
                 await aiofastnet.connect_accepted_socket(
                     self._loop,
-                    lambda: self._make_protocol(arrival),
+                    lambda: protocol,
                     conn,
                     ssl=context,
                     ssl_handshake_timeout=self._handshake_seconds,
