@@ -106,7 +106,7 @@ def translate(error: httpx.HTTPError, url: str) -> ClientError:
         return ConnectError(f"{url} stopped answering")
     if isinstance(error, httpx.RemoteProtocolError):
         return ConnectError(f"{url} broke off: {error}")
-    return ConnectError(f"the connection to {url} failed: {error or type(error).__name__}")
+    return ConnectError(f"the connection to {url} failed: {str(error) or type(error).__name__}")
 
 
 def _reason(status: int, content: bytes) -> tuple[str, str | None]:
