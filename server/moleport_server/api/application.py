@@ -96,9 +96,11 @@ def make_app(
     app[EVENT_STREAMS] = streams
     for route in routes:
         handler = bind(route, gate, observe or _ignore)
-        app.router.add_route(route.method, route.path, handler)
+        # By default aiohttp takes a parameter with a brace for an unknown path.
+        path = route.path.replace("}", ":[^/]+}")
+        app.router.add_route(route.method, path, handler)
         if route.method == "GET":
-            app.router.add_route("HEAD", route.path, handler)
+            app.router.add_route("HEAD", path, handler)
     app.on_response_prepare.append(_add_headers(facts.instance_id, frozenset(cors_origins)))
     app.on_shutdown.append(_end_streams)
     return app

@@ -34,9 +34,10 @@ _EVENT_ID: Final = re.compile(r"(?:([0-9a-f]{1,32})-)?([0-9]{1,18})", re.ASCII)
 class EventsQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which events."""
 
-    tunnel: Annotated[
-        str | msgspec.UnsetType, msgspec.Meta(description="Only events of the tunnel with this id.")
-    ] = msgspec.UNSET
+    tunnel: (
+        Annotated[str, msgspec.Meta(description="Only events of the tunnel with this id.")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class EventStreams:

@@ -25,12 +25,15 @@ class HistoryParameters(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=0, description=f"Rows at most; {MOST_ENTRIES} are never exceeded.")
     ] = 50
     offset: Annotated[int, Meta(ge=0, description="Rows to skip.")] = 0
-    protocol: Annotated[str | UnsetType, Meta(description="`http` or `tcp`.")] = UNSET
-    token_id: Annotated[str | UnsetType, Meta(description="Rows of one token.")] = UNSET
-    active: Annotated[
-        Literal["true", "false"] | UnsetType,
-        Meta(description="`true`: tunnels that are open; `false`: those that were closed."),
-    ] = UNSET
+    protocol: Annotated[str, Meta(description="`http` or `tcp`.")] | UnsetType = UNSET
+    token_id: Annotated[str, Meta(description="Rows of one token.")] | UnsetType = UNSET
+    active: (
+        Annotated[
+            Literal["true", "false"],
+            Meta(description="`true`: tunnels that are open; `false`: those that were closed."),
+        ]
+        | UnsetType
+    ) = UNSET
     sort_by: Annotated[
         str, Meta(description="`started`, `duration` or `protocol`; anything else is `started`.")
     ] = "started"

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from moleport_server.api.ports import Authenticator, Registry, StateReader
 from moleport_server.api.routing import Access, Call, NoQuery, Reply, Route
@@ -31,14 +32,15 @@ _PATH: Final = "/api/tokens"
 class TokensQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which page."""
 
-    limit: Annotated[
-        int | msgspec.UnsetType,
-        msgspec.Meta(ge=0, description='Rows at most; the next page is in `Link: …; rel="next"`.'),
-    ] = msgspec.UNSET
-    after: Annotated[
-        str | msgspec.UnsetType,
-        msgspec.Meta(description="Cursor, from the `Link` of the page before."),
-    ] = msgspec.UNSET
+    limit: (
+        Annotated[
+            int, Meta(ge=0, description='Rows at most; the next page is in `Link: …; rel="next"`.')
+        ]
+        | UnsetType
+    ) = UNSET
+    after: (
+        Annotated[str, Meta(description="Cursor, from the `Link` of the page before.")] | UnsetType
+    ) = UNSET
 
 
 class TokenRoutes:
@@ -101,7 +103,7 @@ class TokenRoutes:
 
     async def _list(self, call: Call[TokensQuery, None]) -> Reply:
         limit, after = call.query.limit, call.query.after or None
-        if limit is msgspec.UNSET:
+        if limit is UNSET:
             rows = await self._store.list_tokens(after=after)
             return Reply([self._view(row) for row in rows], {})
         limit = min(limit, MOST_TOKENS)
