@@ -129,8 +129,6 @@ class TokenRoutes:
         digest = hashlib.sha256(secret.encode()).hexdigest()
         credential = Credential(token_id=token_id, revision=1, sha256=digest)
         await self._store.create_token(token, credential)
-        # A secret may have been tried, and cached as wrong, only if it was guessed; still cheap.
-        self._authenticator.forget(token_id)
         return CreatedTokenView(id=token_id, label=wanted.label, token=secret)
 
     async def _delete(self, call: Call[NoQuery, None]) -> None:
