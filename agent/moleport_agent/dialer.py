@@ -12,6 +12,7 @@ import urllib.request
 from typing import Final
 
 from moleport_agent.settings import Secret, ServerSettings
+from moleport_agent.trust import data_path_context
 from moleport_wire.aio.transport import MessageReceiver
 from moleport_wire.aio.websocket import connect
 from moleport_wire.hoody.messages import SUBPROTOCOL_V2
@@ -63,9 +64,4 @@ class Dialer:
 
 
 def _tls_context(server: ServerSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=server.ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if server.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    return data_path_context(server.ca_file, insecure=server.insecure)

@@ -16,6 +16,7 @@ import aiofastnet
 
 from moleport_agent.events import Observer, UpstreamFailed
 from moleport_agent.settings import Target, TunnelSettings
+from moleport_agent.trust import data_path_context
 from moleport_wire import proxy_protocol
 from moleport_wire.aio.splice import Splice
 from moleport_wire.aio.tasks import TaskOwner
@@ -92,11 +93,7 @@ class LocalService:
 def _tls_context(target: Target) -> ssl.SSLContext | None:
     if not target.tls:
         return None
-    context = ssl.create_default_context(cafile=target.ca_file)
-    if not target.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    return data_path_context(target.ca_file, insecure=not target.verify)
 
 
 def _proxy_header(version: str, peer: str, transport: asyncio.BaseTransport) -> bytes:

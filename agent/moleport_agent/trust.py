@@ -38,6 +38,31 @@ def client_context(ca_file: Path | None, *, insecure: bool = False) -> ssl.SSLCo
     return context
 
 
+def data_path_context(ca_file: Path | None, *, insecure: bool = False) -> ssl.SSLContext:
+    """Make the TLS context for the tunnel itself and for local services.
+
+    Unlike `ssl.create_default_context` it never writes a key log: the C transports work on OpenSSL
+    directly, and Python's key log callback crashes there when SSLKEYLOGFILE is set.
+
+    Raises:
+        OSError: the CA file cannot be read.
+        ssl.SSLError: it has no certificate in it.
+    """
+    if insecure:
+        return _unverified_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is not None:
+        context.load_verify_locations(cafile=str(ca_file))
+        return context
+    context.load_default_certs()
+    if _has_no_system_roots(context):
+        import certifi  # noqa: PLC0415 - needed on few systems, and loads a large file
+
+        context.load_verify_locations(certifi.where())
+    return context
+
+
 def _unverified_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

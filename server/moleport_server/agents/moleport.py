@@ -66,6 +66,7 @@ class SessionSettings:
     """An agent that says nothing for so long, pings included, is gone."""
     stream_window_bytes: int = 256 * 1024
     session_window_bytes: int = 16 * 1024 * 1024
+    write_buffer_bytes: int = 256 * 1024
     max_streams: int = 10_000
     server_name: str = "moleport"
     """What HELLO_OK tells people: name and version."""
@@ -333,12 +334,16 @@ class AgentSession:
 
     def attach_primary(self, transport: MessageTransport) -> LinkPort:
         """Attach the first connection."""
-        port = LinkPort(self._mux, 0, transport, self)
+        port = self._new_port(transport, 0)
         self._ports.append(port)
         self._mux.attach(port.link)
         self._shared.by_id[self.record.id] = self
         self._timer = self._loop.call_later(self._shared.settings.ping_seconds, self._keep_alive)
         return port
+
+    def _new_port(self, transport: MessageTransport, index: int) -> LinkPort:
+        room = self._shared.settings.write_buffer_bytes
+        return LinkPort(self._mux, index, transport, self, room_bytes=room)
 
     def say_hello(self, hello: messages.Hello, tunnels: list[Tunnel], *, resumed: bool) -> None:
         """Answer HELLO; tickets for as many secondaries as asked for and allowed."""
@@ -390,7 +395,7 @@ class AgentSession:
 
     def attach_secondary(self, transport: MessageTransport, index: int) -> LinkPort:
         """Attach another connection and say so on it."""
-        port = LinkPort(self._mux, index, transport, self)
+        port = self._new_port(transport, index)
         self._ports.append(port)
         self._mux.attach(port.link)
         self.record.connections = len(self._ports)
@@ -430,6 +435,11 @@ class AgentSession:
     def open_streams(self) -> int:
         """How many streams are open."""
         return self._mux.open_streams
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that wait to be written to the agent."""
+        return sum(port.transport.buffered_bytes for port in self._ports)
 
     def open_stream(self, tunnel: Tunnel, receiver: StreamReceiver, peer: str) -> Stream:
         """Open a stream on the link with the fewest bytes queued."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from moleport_server.errors import StoreError
+from moleport_server.errors import ServerError
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Journal:
         try:
             async with asyncio.timeout(WRITE_SECONDS):
                 await write()
-        except (StoreError, TimeoutError) as error:
+        except (ServerError, TimeoutError) as error:
             self.failures += 1
             logger.warning(
                 "store write failed, going on in memory",

@@ -16,6 +16,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -32,6 +33,7 @@ from moleport_server.registry.journal import Journal, Write
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.ports import PortListeners
 from moleport_server.store.base import Lease, StateStore, StoredSession, TunnelLogEntry
+from moleport_wire.aio.tasks import TaskOwner
 from moleport_wire.hoody.frames import Code
 
 logger = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class Registry:
         random_bits: Callable[[int], int],
         journal: Journal,
         listeners: PortListeners,
+        tasks: TaskOwner,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -95,6 +98,7 @@ class Registry:
         self._random_bits = random_bits
         self._journal = journal
         self._listeners = listeners
+        self._tasks = tasks
         self._sessions: dict[str, Session] = {}
         self._tunnels: dict[UUID, Tunnel] = {}
         self._by_hostname: dict[str, Tunnel] = {}
@@ -111,6 +115,8 @@ class Registry:
         """Called when a tunnel has a session again, before its hold ends."""
         self.on_agent_left: Callable[[Tunnel], None] = lambda _: None
         """Called when a tunnel loses its session; the edge forgets its pooled streams."""
+        self.on_tunnel_closed: Callable[[Tunnel], None] = lambda _: None
+        """Called when a tunnel was released for good."""
 
     # Reading
 
@@ -315,16 +321,25 @@ class Registry:
     async def close_session(
         self, session: Session, reason: str, *, drain_seconds: float = 0.0
     ) -> None:
-        """End a session for good: its tunnels are released, its agent is told why.
+        """Begin to end a session for good: its tunnels are released, its agent is told why.
 
-        With `drain_seconds` the agent is told first and open streams get that time.
+        Returns at once. With `drain_seconds` the agent is told first and open streams get that time.
         """
-        if drain_seconds > 0:
+        if drain_seconds > 0 and session.upstream.open_streams:
             session.upstream.drain(reason, drain_seconds)
-            deadline = self._clock.monotonic() + drain_seconds
-            # Streams end one by one on the hot path, which must not pay for a waiter that is so rare.
-            while session.upstream.open_streams and self._clock.monotonic() < deadline:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+            work = self._end_drained(session, reason, drain_seconds)
+            self._tasks.start(work, "drain a session")
+        else:
+            self._end_session(session, reason)
+
+    async def _end_drained(self, session: Session, reason: str, drain_seconds: float) -> None:
+        deadline = self._clock.monotonic() + drain_seconds
+        # Streams end one by one on the hot path, which must not pay for a waiter that is so rare.
+        while session.upstream.open_streams and self._clock.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        self._end_session(session, reason)
+
+    def _end_session(self, session: Session, reason: str) -> None:
         if self._sessions.get(session.id) is not session:
             return
         del self._sessions[session.id]
@@ -338,7 +353,7 @@ class Registry:
     async def close_token(self, token_id: str, reason: str) -> None:
         """End everything of a token: sessions, leases, resumable sessions."""
         for session in [s for s in self._sessions.values() if s.principal.token_id == token_id]:
-            await self.close_session(session, reason)
+            self._end_session(session, reason)
         for tunnel in [t for t in self._tunnels.values() if t.token_id == token_id]:
             self._release(tunnel, reason)
         for stored in [s for s in self._resumable.values() if s.token_id == token_id]:
@@ -659,6 +674,7 @@ class Registry:
         tunnel_id, at = str(tunnel.id), self._clock.now()
         self._journal.post("delete lease", lambda: self._store.delete_leases([tunnel_id]))
         self._journal.post("close history", lambda: self._store.close_log_entries([tunnel_id], at))
+        self.on_tunnel_closed(tunnel)
         logger.info("tunnel closed", extra={"tunnel": tunnel_id, "reason": reason})
         self.events.publish(
             "tunnel.closed",
@@ -765,9 +781,7 @@ class Registry:
         alive = {t.session_id for t in self._tunnels.values()}
         for session_id in [s for s in self._resumable if s not in alive]:
             del self._resumable[session_id]
-            self._journal.post(
-                "forget session", lambda sid=session_id: self._store.delete_session(sid)
-            )
+            self._journal.post("forget session", partial(self._store.delete_session, session_id))
         self._schedule_sweep()
 
 

@@ -52,6 +52,11 @@ class Upstream(Protocol):
         """How many streams are open now."""
         ...
 
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that wait to be written to the agent."""
+        ...
+
     def open_stream(self, tunnel: Tunnel, receiver: StreamReceiver, peer: str) -> ByteStream:
         """Open a stream to the tunnel's local service on behalf of the visitor `peer` (`ip:port`).
 

@@ -34,7 +34,15 @@ class LinkOwner(Protocol):
 class LinkPort:
     """One link of a session together with its transport."""
 
-    def __init__(self, mux: Mux, index: int, transport: MessageTransport, owner: LinkOwner) -> None:
+    def __init__(
+        self,
+        mux: Mux,
+        index: int,
+        transport: MessageTransport,
+        owner: LinkOwner,
+        *,
+        room_bytes: int = ROOM_BYTES,
+    ) -> None:
         self._mux = mux
         self._owner = owner
         self._loop = asyncio.get_running_loop()
@@ -42,7 +50,8 @@ class LinkPort:
         self._is_lost = False
         self.transport = transport
         self.link = Link(mux, index, self._schedule)
-        self.link.room = ROOM_BYTES
+        self._room = room_bytes
+        self.link.room = room_bytes
         self.received_at = self._loop.time()
         """When the last message came (loop time)."""
 
@@ -80,13 +89,13 @@ class LinkPort:
         transport = self.transport
         # Control frames and credit go out even when the transport is full: they are small, and
         # holding them back could stop the peer from draining what fills it.
-        room = 0 if self._is_paused else ROOM_BYTES - transport.buffered_bytes
+        room = 0 if self._is_paused else self._room - transport.buffered_bytes
         for message in link.take(room):
             transport.send(message)
         if self._is_paused:
             link.room = 0
             return
-        link.room = ROOM_BYTES - transport.buffered_bytes
+        link.room = self._room - transport.buffered_bytes
         if link.has_more and link.room > 0:
             link.wake()
 

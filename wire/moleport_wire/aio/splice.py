@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
-from moleport_wire.aio.websocket import tune_socket
+from moleport_wire.aio.sockets import abort_with_reset, tune_socket
 from moleport_wire.hoody.frames import Code, Payload
 from moleport_wire.hoody.streams import Stream
 
@@ -82,7 +82,7 @@ class Splice(asyncio.Protocol):
         if self._stream is not None:
             self._stream.reset(code, reason)
         if self._transport is not None:
-            self._transport.abort()
+            abort_with_reset(self._transport)
         self._finish(reason)
 
     # asyncio.Protocol: the socket
@@ -168,7 +168,7 @@ class Splice(asyncio.Protocol):
         """Abort the socket: what was sent is not complete."""
         del code
         if self._transport is not None:
-            self._transport.abort()
+            abort_with_reset(self._transport)
         self._finish(reason)
 
     def stream_pause_writing(self) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -20,6 +19,7 @@ import picows
 # the same way, but cannot take over a connection whose first request was read already.
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 
+from moleport_wire.aio.sockets import format_peer, tune_socket
 from moleport_wire.aio.transport import MessageReceiver
 from moleport_wire.errors import WireError
 from moleport_wire.hoody.frames import MAX_MESSAGE_BYTES
@@ -27,8 +27,6 @@ from moleport_wire.hoody.frames import MAX_MESSAGE_BYTES
 WRITE_BUFFER_BYTES: Final = 256 * 1024
 """Above this the transport asks to pause: a queue of a few messages, not of seconds."""
 WRITE_RESUME_BYTES: Final = 64 * 1024
-NOTSENT_LOWAT_BYTES: Final = 128 * 1024
-"""Unsent bytes in the kernel; more would only make small answers wait behind bulk."""
 CLOSE_SECONDS: Final = 1.0
 """How long an orderly close may take before the connection is dropped."""
 MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES
@@ -46,28 +44,6 @@ class UpgradeRefused(WireError):
         self.status = status
         self.body = body
         self.headers = headers
-
-
-def format_peer(peername: Any) -> str:
-    """Return a socket's peer name as `ip:port`, IPv6 in brackets; empty if it has none."""
-    if not isinstance(peername, tuple) or len(peername) < 2:
-        return ""
-    host, port = peername[0], peername[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def tune_socket(transport: asyncio.BaseTransport) -> None:
-    """Set TCP_NODELAY, and TCP_NOTSENT_LOWAT where the platform has it."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # Python names the option since 3.12 only; 25 is Linux's number.
-    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-    if option is None and hasattr(socket, "TCP_QUICKACK"):
-        option = 25
-    if option is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, option, NOTSENT_LOWAT_BYTES)
 
 
 class WebSocketTransport(picows.WSListener):

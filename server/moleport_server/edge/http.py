@@ -1,0 +1,859 @@
+"""The HTTP edge: visitors' HTTP/1.1 connections, parsed by llhttp, guarded by our own rules.
+
+`HttpEdge` is what all connections share; `EdgeConnection` is one visitor's connection, an
+`asyncio.Protocol` and the handler of its parser. There is no task and no await on the way of a request:
+bytes come in by `data_received`, the exchange writes to a stream, the answer comes back by a callback.
+
+Rules that llhttp does not enforce (measured on httptools 0.9) are enforced here: one Host field, no
+HTTP/0.9, no Transfer-Encoding in HTTP/1.0 or other than `chunked`, absolute form equal to Host, bounded
+heads. Other upgrades than WebSocket are stripped; if such a request has a body, llhttp loses its
+framing, and a new parser is set on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import httptools
+
+from moleport_server.access.addresses import is_inside
+from moleport_server.access.visitors import Decision
+from moleport_server.capture.masking import mask_target
+from moleport_server.edge.exchange import Exchange
+from moleport_server.edge.forwarding import (
+    REQUEST_FIELDS,
+    Field,
+    append_forwarded,
+    hostname_of,
+    is_host,
+    is_request_id,
+    split_absolute,
+    tokens,
+    without_named,
+)
+from moleport_server.edge.pool import StreamPool, UpstreamConnection
+from moleport_server.edge.refusals import Refusal
+from moleport_server.registry.live import Tunnel
+from moleport_wire.aio.sockets import abort_with_reset, format_peer, keep_alive, tune_socket
+from moleport_wire.aio.tasks import TaskOwner
+from moleport_wire.hoody.frames import Code, Payload
+
+if TYPE_CHECKING:
+    from moleport_server.access.rate_limits import KeyedLimiter
+    from moleport_server.access.visitors import VisitorGate
+    from moleport_server.capture.ring import CaptureLog
+    from moleport_server.clock import Clock
+    from moleport_server.edge.access_log import AccessLog
+    from moleport_server.metrics.instruments import EdgeMetrics
+    from moleport_server.registry.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+MAX_PIPELINED: Final = 16
+"""Requests of one connection that may wait for their turn before reading pauses."""
+SLICE_BYTES: Final = 4096
+"""Heads are fed in pieces of this size, so that one read cannot make hundreds of requests at once."""
+WRITE_BUFFER_BYTES: Final = 128 * 1024
+WRITE_RESUME_BYTES: Final = 32 * 1024
+LINGER_SECONDS: Final = 2.0
+"""After an answer that came before the end of the request, the rest is read and dropped so long:
+closing at once would destroy the answer in flight (RFC 9112 section 9.6)."""
+LINGER_BYTES: Final = 4 * 1024 * 1024
+NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSettings:
+    """Bounds and deadlines of the HTTP edge; 0 turns a limit off where it says so."""
+
+    max_connections: int = 20_000
+    head_bytes: int = 65_536
+    head_fields: int = 200
+    head_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    response_head_seconds: float = 600.0
+    body_bytes: int = 0
+    """0: unlimited."""
+    requests_per_tunnel: int = 4096
+    """In flight at the same time."""
+    requests_per_second: float = 0.0
+    """Per tunnel; 0: unlimited."""
+    address_requests_per_second: float = 0.0
+    """Per visitor address; 0: unlimited."""
+    replay_bytes: int = 16_384
+    capture_body_bytes: int = 65_536
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+
+
+class HttpEdge:
+    """What all connections of the HTTP edge share."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        registry: Registry,
+        gate: VisitorGate,
+        *,
+        metrics: EdgeMetrics,
+        captures: CaptureLog | None,
+        access_log: AccessLog | None,
+        tunnel_limiter: KeyedLimiter | None,
+        address_limiter: KeyedLimiter | None,
+        tasks: TaskOwner,
+        clock: Clock,
+        request_id_prefix: str,
+    ) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.gate = gate
+        self.tasks = tasks
+        self.monotonic = clock.monotonic
+        self.wall = clock.now
+        self.counters = metrics.http
+        self.bytes = metrics.http_bytes
+        self.access_log = access_log
+        self.pool = StreamPool(clock.monotonic)
+        self.connections: set[EdgeConnection] = set()
+        self.is_draining = False
+        self.now = clock.monotonic()
+        """The time of the last sweep: good enough for deadlines, free to read."""
+        self.has_rate_limits = tunnel_limiter is not None or address_limiter is not None
+        self.keeps_bodies = captures is not None and settings.capture_body_bytes > 0
+        self._captures = captures
+        self._metrics = metrics
+        self._tunnel_limiter = tunnel_limiter
+        self._address_limiter = address_limiter
+        self._prefix = request_id_prefix.encode()
+        self._count = itertools.count(1).__next__
+        self._timer: asyncio.TimerHandle | None = None
+        registry.on_agent_left = lambda tunnel: self.pool.drop(tunnel, "the agent left")
+
+    def start(self) -> None:
+        """Begin to watch deadlines; `close` ends it."""
+        self._sweep()
+
+    def connection(
+        self, *, address: tuple[str, int] | None = None, is_tls: bool = False
+    ) -> EdgeConnection:
+        """Make the protocol of one accepted connection.
+
+        Args:
+            address: the visitor as a PROXY header told it; None: the socket's peer.
+            is_tls: whether the visitor used TLS.
+        """
+        return EdgeConnection(self, address, is_tls=is_tls)
+
+    def request_head(self, exchange: Exchange, tunnel: Tunnel) -> bytes:
+        """Return the head for the local service."""
+        lines = exchange.lines
+        if exchange.named:
+            lines = without_named(lines, exchange.named)
+        connection = cast("EdgeConnection", exchange.connection)  # replays bring their head along
+        host = exchange.host
+        assert host is not None  # noqa: S101 - checked with the head
+        forwarded_for, proto, forwarded_host = connection.address_bytes, connection.scheme, host
+        if connection.is_trusted:
+            forwarded_for = append_forwarded(exchange.forwarded_for, connection.address_bytes)
+            proto = exchange.forwarded_proto or proto
+            forwarded_host = exchange.forwarded_host or host
+        if tunnel.host_header is not None:
+            host = tunnel.host_header.encode("latin-1", "replace")
+        request_id = exchange.request_id
+        if request_id is None:
+            request_id = exchange.request_id = b"%b%x" % (self._prefix, self._count())
+        framing = b""
+        if exchange.is_upgrade and exchange.upgrade is not None:
+            framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % exchange.upgrade
+        elif exchange.is_chunked:
+            framing = b"Transfer-Encoding: chunked\r\n"
+        elif exchange.content_length >= 0:
+            framing = b"Content-Length: %d\r\n" % exchange.content_length
+        authorization = exchange.authorization
+        if authorization is not None and tunnel.rules.basic_auth is None:
+            framing += b"Authorization: %b\r\n" % authorization
+        return (
+            b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n"
+            b"X-Forwarded-Host: %b\r\nX-Request-Id: %b\r\n\r\n"
+        ) % (
+            exchange.method,
+            exchange.target,
+            host,
+            b"".join(lines),
+            framing,
+            forwarded_for,
+            proto,
+            forwarded_host,
+            request_id,
+        )
+
+    def rate_limit_wait(self, tunnel: Tunnel, address: str) -> float:
+        """Return in how many seconds the request may come again, 0 to let it pass."""
+        wait = 0.0
+        if self._address_limiter is not None:
+            wait = self._address_limiter.take(address)
+            if wait:
+                self._metrics.rate_limited.labels("address_requests").inc()
+                return wait
+        if self._tunnel_limiter is not None:
+            wait = self._tunnel_limiter.take(str(tunnel.id))
+            if wait:
+                self._metrics.rate_limited.labels("requests").inc()
+        return wait
+
+    def finished(self, exchange: Exchange, tunnel: Tunnel, seconds: float) -> None:
+        """Capture, publish and report an exchange that reached its tunnel."""
+        captures = self._captures
+        request_number = 0
+        if captures is not None:
+            request_number = captures.ids.requests.next()
+            record = exchange.capture(request_number, seconds, self.wall())
+            exchange.record = record
+            captures.add(tunnel, record)
+        events = self.registry.events
+        if events.is_watched:
+            captured_id = captures.ids.requests.format(request_number) if captures else ""
+            self._publish(exchange, tunnel, seconds, captured_id)
+        session = tunnel.session
+        if session is not None:
+            session.upstream.report(
+                tunnel,
+                exchange.method,
+                exchange.target,
+                exchange.status,
+                seconds,
+                exchange.connection.peer,
+            )
+
+    def _publish(
+        self, exchange: Exchange, tunnel: Tunnel, seconds: float, captured_id: str
+    ) -> None:
+        self.registry.events.publish(
+            "request.finished",
+            tunnel.token_id,
+            {
+                "tunnel_id": str(tunnel.id),
+                "label": tunnel.label,
+                "method": exchange.method.decode("latin-1"),
+                "path": mask_target(exchange.target),
+                "status": exchange.status,
+                "duration_ms": round(seconds * 1000, 3),
+                "request_bytes": exchange.request_bytes,
+                "response_bytes": exchange.response_bytes,
+                "peer": exchange.connection.peer,
+                "request_id": captured_id,
+            },
+        )
+
+    # Rare counts, worth a labelled instrument
+
+    def note_refusal(self, case: Refusal) -> None:
+        """Count an answer of our own."""
+        self._metrics.refusals.labels(case.code).inc()
+
+    def note_denied(self, decision: Decision) -> None:
+        """Count a visitor that a rule kept out."""
+        rule = _RULES.get(decision)
+        if rule is not None:
+            self._metrics.policy_denied.labels(rule).inc()
+        elif decision is Decision.RATE_LIMITED:
+            self._metrics.rate_limited.labels("password_failures").inc()
+
+    def note_stream_error(self, code: int) -> None:
+        """Count a stream that died under a request."""
+        self._metrics.stream_errors.labels(stream_error_reason(code)).inc()
+
+    def note_retry(self) -> None:
+        """Count a request that is sent again."""
+        self._metrics.retries.inc()
+
+    def note_hold(self, exchange: Exchange, *, returned: bool) -> None:
+        """Count the end of a hold."""
+        self._metrics.held.labels("http", "served" if returned else "expired").inc()
+        self._metrics.hold_duration.observe(exchange.held_seconds)
+
+    # Life
+
+    def opened(self, connection: EdgeConnection) -> bool:
+        """Register a connection; False when there are too many."""
+        if len(self.connections) >= self.settings.max_connections:
+            return False
+        self.connections.add(connection)
+        return True
+
+    def drain(self) -> None:
+        """Close idle connections, and the others after their answers."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+    @property
+    def active_exchanges(self) -> int:
+        """Connections with a request under way."""
+        return sum(1 for connection in self.connections if connection.is_busy)
+
+    def close(self) -> None:
+        """End everything now."""
+        self.is_draining = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for connection in list(self.connections):
+            connection.abort()
+
+    def _sweep(self) -> None:
+        now = self.now = self.monotonic()
+        for connection in list(self.connections):
+            if connection.deadline < now:
+                connection.deadline_passed()
+        self.pool.sweep()
+        self._timer = asyncio.get_running_loop().call_later(1.0, self._sweep)
+
+
+class EdgeConnection(asyncio.Protocol):
+    """One visitor's connection."""
+
+    __slots__ = (
+        "_address",
+        "_current",
+        "_edge",
+        "_feeding",
+        "_field_count",
+        "_head_bytes",
+        "_in_head",
+        "_is_closing",
+        "_is_lingering",
+        "_is_muted",
+        "_is_write_paused",
+        "_lingered",
+        "_parser",
+        "_parsing",
+        "_pause_reasons",
+        "_raw",
+        "_transport",
+        "_unfed",
+        "_waiting",
+        "address",
+        "address_bytes",
+        "deadline",
+        "is_trusted",
+        "number",
+        "peer",
+        "scheme",
+    )
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, edge: HttpEdge, address: tuple[str, int] | None, *, is_tls: bool) -> None:
+        self._edge = edge
+        self._address = address
+        self._transport: asyncio.Transport
+        self.scheme = b"https" if is_tls else b"http"
+        self.number = next(EdgeConnection._numbers)
+        self.peer = ""
+        self.address = ""
+        self.address_bytes = b""
+        self.is_trusted = False
+        self.deadline = NEVER
+        """Monotonic seconds; looked at once a second."""
+        self._parser = httptools.HttpRequestParser(self)
+        self._parsing: Exchange | None = None
+        """The request whose bytes come in."""
+        self._current: Exchange | None = None
+        """The request that is being answered."""
+        self._waiting: deque[Exchange] = deque()
+        self._raw: UpstreamConnection | None = None
+        self._unfed = b""
+        self._in_head = True
+        self._head_bytes = 0
+        self._field_count = 0
+        self._is_muted = False
+        self._is_closing = False
+        self._is_lingering = False
+        self._lingered = 0
+        self._is_write_paused = False
+        self._pause_reasons = 0
+        self._feeding = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way or an upgraded connection is open."""
+        return self._current is not None or self._raw is not None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Learn who it is and wait for a request."""
+        # The loop's promise for stream sockets; C transports do not inherit from asyncio.Transport.
+        transport = cast("asyncio.Transport", transport)
+        self._transport = transport
+        edge = self._edge
+        peername: Any = self._address or transport.get_extra_info("peername")
+        self.peer = format_peer(peername)
+        self.address = peername[0] if self.peer else ""
+        self.address_bytes = self.address.encode()
+        trusted = edge.settings.trusted_proxies
+        self.is_trusted = bool(trusted) and is_inside(self.address, trusted)
+        if not edge.opened(self):
+            self._is_closing = True
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES, low=WRITE_RESUME_BYTES)
+        tune_socket(transport)
+        keep_alive(transport)
+        self.deadline = edge.now + edge.settings.head_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass the abort on to the service."""
+        self._edge.connections.discard(self)
+        self._is_closing = True
+        raw = self._raw
+        current, self._current = self._current, None
+        if current is not None:
+            current.visitor_left()
+        for exchange in self._waiting:
+            exchange.visitor_left()
+        self._waiting.clear()
+        if raw is not None:
+            self._raw = None
+            raw.abandon("the visitor left")
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, or relay after an upgrade."""
+        raw = self._raw
+        if raw is not None:
+            exchange = self._current
+            if exchange is not None:
+                exchange.relay_request(len(data))
+            raw.stream.write(data)
+            return
+        if self._is_lingering:
+            self._lingered += len(data)
+            if self._lingered > LINGER_BYTES:
+                self.abort()
+            return
+        if self._unfed:
+            self._unfed += data
+            return
+        self._feed(data)
+
+    def eof_received(self) -> bool:
+        """A visitor that ends its side still reads the answer."""
+        raw = self._raw
+        if raw is not None:
+            raw.stream.write_eof()
+            return True
+        if self._current is None and not self._waiting:
+            return False
+        if self._parsing is not None and not self._parsing.was_complete:
+            # A request that ends in the middle never becomes complete.
+            self.abort()
+            return False
+        self._is_closing = True
+        current = self._current
+        if current is not None:
+            current.keeps_alive = False
+        return True
+
+    def pause_writing(self) -> None:
+        """The visitor does not read."""
+        self._is_write_paused = True
+        if self._raw is not None:
+            self._raw.stream.pause_reading()
+        elif self._current is not None:
+            self._current.pause_response()
+
+    def resume_writing(self) -> None:
+        """The visitor reads again."""
+        self._is_write_paused = False
+        if self._raw is not None:
+            self._raw.stream.resume_reading()
+        elif self._current is not None:
+            self._current.resume_response()
+
+    # Parsing
+
+    def _feed(self, data: bytes) -> None:
+        self._feeding = True
+        try:
+            if len(data) <= SLICE_BYTES or not self._in_head:
+                self._feed_piece(data)
+            else:
+                self._feed_slices(data)
+        finally:
+            self._feeding = False
+
+    def _feed_slices(self, data: bytes) -> None:
+        position = 0
+        while position < len(data) and not self._is_closing and self._raw is None:
+            if len(self._waiting) >= MAX_PIPELINED:
+                self._unfed = data[position:]
+                self.pause_reading()
+                return
+            # Inside a body the rest may go in at once; heads go in slices.
+            end = position + SLICE_BYTES if self._in_head else len(data)
+            self._feed_piece(data[position:end])
+            position = end
+
+    def _feed_piece(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._refuse_malformed(error)
+            return
+        if self._in_head and self._head_bytes > self._edge.settings.head_bytes:
+            self._refuse_head(Refusal.HEAD_TOO_LARGE)
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        """Go on behind the point where llhttp stops, a request that asks for an upgrade."""
+        exchange = self._parsing
+        if exchange is None or self._is_closing:
+            return
+        if exchange.is_upgrade:
+            # Early bytes of the new protocol wait until the service has agreed.
+            self._unfed = rest
+            self.pause_reading()
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        if exchange.is_chunked or exchange.content_length > 0:
+            # llhttp took the body for another protocol: set a parser on it that knows the framing.
+            framing = (
+                b"Transfer-Encoding: chunked"
+                if exchange.is_chunked
+                else b"Content-Length: %d" % exchange.content_length
+            )
+            self._is_muted = True
+            self._parser.feed_data(b"POST / HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % framing)
+            self._is_muted = False
+        if rest:
+            self._feed_piece(rest)
+
+    def on_message_begin(self) -> None:
+        """A request starts."""
+        if self._is_muted:
+            return
+        self._parsing = Exchange(self._edge, self)
+        self._in_head = True
+        self._field_count = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the target, which may come in pieces."""
+        exchange = self._parsing
+        if exchange is not None and not self._is_muted:
+            exchange.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Pass a field on, or note what it means."""
+        exchange = self._parsing
+        if exchange is None or self._is_muted or not self._in_head:
+            return  # a trailer: dropped, since it could not be announced
+        self._field_count += 1
+        field = REQUEST_FIELDS.get(name.lower())
+        if field is None:
+            exchange.lines.append(b"%b: %b\r\n" % (name, value))
+        else:
+            self._note_field(exchange, field, value)
+
+    def _note_field(self, exchange: Exchange, field: Field, value: bytes) -> None:
+        if field is Field.HOST:
+            # A second Host is refused with the head: which one would be right?
+            exchange.host = value if exchange.host is None else b"\0"
+        elif field is Field.ACCEPT:
+            exchange.accept = value
+            exchange.lines.append(b"Accept: %b\r\n" % value)
+        elif field is Field.CONNECTION:
+            exchange.named = tokens(value) | (exchange.named or set())
+        elif field is Field.CONTENT_LENGTH:
+            exchange.content_length = int(value) if value.isdigit() else -2
+        elif field is Field.TRANSFER_ENCODING:
+            is_known = value.strip().lower() == b"chunked" and not exchange.is_chunked
+            exchange.is_chunked = True
+            if not is_known:
+                exchange.content_length = -2
+        elif field is Field.UPGRADE:
+            exchange.upgrade = value
+        elif field is Field.EXPECT:
+            exchange.expects_continue = value.lower() == b"100-continue"
+        elif field is Field.AUTHORIZATION:
+            exchange.authorization = value
+        elif field is Field.REQUEST_ID:
+            if is_request_id(value):
+                exchange.request_id = value
+        elif field is Field.FORWARDED_FOR:
+            exchange.forwarded_for = append_forwarded(exchange.forwarded_for, value)
+        elif field is Field.FORWARDED_PROTO:
+            exchange.forwarded_proto = value.lower() if value.lower() in _SCHEMES else None
+        elif field is Field.FORWARDED_HOST:
+            exchange.forwarded_host = value if is_host(value) else None
+
+    def on_headers_complete(self) -> None:
+        """Check the head; it is this request's turn if nothing is before it."""
+        exchange = self._parsing
+        if exchange is None or self._is_muted:
+            return
+        self._in_head = False
+        self._head_bytes = 0
+        parser = self._parser
+        exchange.method = parser.get_method()
+        exchange.is_head = exchange.method == b"HEAD"
+        problem = self._check_head(exchange, parser.get_http_version())
+        if problem is not None:
+            self._refuse_head(problem)
+            return
+        exchange.keeps_alive = parser.should_keep_alive() or (
+            # llhttp takes every upgrade for the end of HTTP on this connection.
+            exchange.upgrade is not None
+            and not exchange.is_upgrade
+            and exchange.is_http11
+            and b"close" not in (exchange.named or ())
+        )
+        if self._current is None and not self._waiting:
+            self._current = exchange
+            self.deadline = NEVER
+            exchange.start()
+        else:
+            self._waiting.append(exchange)
+
+    def _check_head(self, exchange: Exchange, version: str) -> Refusal | None:
+        if version == "1.1":
+            pass
+        elif version == "1.0":
+            exchange.is_http11 = False
+            exchange.expects_continue = False
+            if exchange.is_chunked:
+                return Refusal.BAD_REQUEST
+        else:
+            return Refusal.BAD_REQUEST if version == "0.9" else Refusal.HTTP_VERSION
+        if self._field_count > self._edge.settings.head_fields:
+            return Refusal.HEAD_TOO_LARGE
+        host = exchange.host
+        if host is None or exchange.content_length == -2 or not is_host(host):
+            return Refusal.BAD_REQUEST
+        if exchange.method == b"CONNECT":
+            return Refusal.METHOD_NOT_ALLOWED
+        target = exchange.target
+        if not target.startswith(b"/") and target != b"*":
+            parts = split_absolute(target)
+            if parts is None or parts[0].lower() != host.lower():
+                return Refusal.BAD_REQUEST
+            exchange.target = parts[1]
+        try:
+            exchange.hostname = hostname_of(host)
+        except UnicodeDecodeError:
+            return Refusal.BAD_REQUEST
+        if exchange.upgrade is not None:
+            exchange.is_upgrade = (
+                exchange.upgrade.strip().lower() == b"websocket"
+                and b"upgrade" in (exchange.named or ())
+                and exchange.is_http11
+            )
+            if exchange.is_upgrade and (exchange.is_chunked or exchange.content_length > 0):
+                return Refusal.BAD_REQUEST
+        return None
+
+    def on_body(self, data: bytes) -> None:
+        """Pass on a piece of the request body."""
+        exchange = self._parsing
+        if exchange is not None and not self._is_muted:
+            exchange.body_received(data)
+
+    def on_message_complete(self) -> None:
+        """The request has arrived."""
+        exchange = self._parsing
+        if exchange is None or self._is_muted or self._is_closing:
+            return
+        if (
+            exchange.upgrade is not None
+            and not exchange.is_upgrade
+            and (exchange.is_chunked or exchange.content_length > 0)
+            and self._parser.should_upgrade()
+        ):
+            return  # only for llhttp: the body follows, see `_after_upgrade`
+        self._in_head = True
+        self._head_bytes = 0
+        exchange.body_complete()
+
+    def _refuse_malformed(self, error: httptools.HttpParserError) -> None:
+        if isinstance(error, httptools.HttpParserCallbackError):
+            # A fault of ours inside a callback; the visitor gets an end, the log gets the reason.
+            logger.error("edge callback failed", exc_info=error.__context__ or error)
+            self.abort()
+            return
+        exchange = self._parsing
+        if exchange is not None and not self._in_head and exchange.host is not None:
+            # The head was fine, its body is not: nothing of it may look complete to the service.
+            if exchange is self._current and exchange.status == 0:
+                exchange.keeps_alive = False
+                exchange.refuse(Refusal.BAD_REQUEST, detail=str(error))
+            elif not exchange.was_complete:
+                self.abort()
+            return
+        if self._current is not None or self._waiting:
+            # Answers before it go out first; bytes behind `Connection: close` end here as well.
+            self._is_closing = True
+            for waiting in (self._current, *self._waiting):
+                if waiting is not None:
+                    waiting.keeps_alive = False
+            return
+        self._refuse_head(Refusal.BAD_REQUEST, str(error))
+
+    def _refuse_head(self, case: Refusal, detail: str = "") -> None:
+        """Answer a head that cannot be served, and close."""
+        exchange = self._parsing or Exchange(self._edge, self)
+        exchange.keeps_alive = False
+        if self._current is None:
+            self._current = exchange
+            exchange.refuse(case, detail=detail)
+        else:
+            # Behind other requests: the connection ends after their answers.
+            self._is_closing = True
+            self._current.keeps_alive = False
+
+    # For the exchange
+
+    def write(self, data: Payload) -> None:
+        """Write to the visitor."""
+        self._transport.write(data)
+
+    def write_all(self, parts: list[Payload]) -> None:
+        """Write several pieces."""
+        self._transport.writelines(parts)
+
+    def write_eof(self) -> None:
+        """End our direction of an upgraded connection."""
+        transport = self._transport
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def pause_reading(self) -> None:
+        """Stop reading; calls nest."""
+        self._pause_reasons += 1
+        if self._pause_reasons == 1 and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take one reason to pause back."""
+        self._pause_reasons -= 1
+        if self._pause_reasons == 0 and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def upgraded(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
+        """Relay raw bytes from here on, the early ones first."""
+        del exchange
+        self._raw = upstream
+        if self._is_write_paused:
+            upstream.stream.pause_reading()
+        early, self._unfed = self._unfed, b""
+        if early:
+            upstream.stream.write(early)
+        self.resume_reading()
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        """The answer is complete: close, linger, or take the next request."""
+        if exchange is not self._current or self._transport.is_closing():
+            return
+        if self._raw is not None:
+            self._raw = None
+            self._transport.close()
+            return
+        self._current = None
+        if not exchange.was_complete:
+            self._linger()
+            return
+        if not exchange.keeps_alive or (self._is_closing and not self._waiting):
+            self._is_closing = True
+            self._transport.close()
+            return
+        if exchange.is_upgrade:
+            # The service declined: HTTP goes on behind the request.
+            self._parser = httptools.HttpRequestParser(self)
+            self.resume_reading()
+        if self._waiting:
+            self._next()
+        else:
+            self.deadline = self._edge.now + self._edge.settings.idle_seconds
+            if self._edge.is_draining:
+                self._transport.close()
+                return
+        if self._unfed and not self._feeding:
+            self._feed_rest(exchange)
+
+    def _next(self) -> None:
+        # Not from inside the answer of the one before: a long pipeline must not grow the stack.
+        asyncio.get_running_loop().call_soon(self._start_next)
+
+    def _start_next(self) -> None:
+        if self._current is None and self._waiting and not self._transport.is_closing():
+            exchange = self._current = self._waiting.popleft()
+            self.deadline = NEVER
+            exchange.start()
+
+    def _feed_rest(self, exchange: Exchange) -> None:
+        rest, self._unfed = self._unfed, b""
+        if not exchange.is_upgrade:
+            self.resume_reading()
+        self._feed(rest)
+
+    def _linger(self) -> None:
+        """Close after the rest of the request was read and dropped, or after a moment."""
+        self._is_lingering = True
+        self._is_closing = True
+        self._unfed = b""
+        while self._pause_reasons:
+            self.resume_reading()
+        self.deadline = self._edge.monotonic() + LINGER_SECONDS
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def drain(self) -> None:
+        """Close when idle; otherwise the answer under way is the last."""
+        if self._raw is None and self._current is None and not self._waiting:
+            self._transport.close()
+
+    def deadline_passed(self) -> None:
+        """Act on a deadline that is over."""
+        current = self._current
+        self.deadline = NEVER
+        if current is not None:
+            current.timed_out()
+        elif self._is_lingering or (self._in_head and not self._head_bytes):
+            self._transport.close()
+        else:
+            self._refuse_head(Refusal.REQUEST_TIMEOUT)
+
+    def abort(self) -> None:
+        """End with a reset, so that nothing looks complete."""
+        self._is_closing = True
+        abort_with_reset(self._transport)
+
+
+_RULES: Final = {Decision.DENY_ADDRESS: "address", Decision.NEEDS_AUTH: "basic_auth"}
+
+_SCHEMES: Final = frozenset({b"http", b"https"})
+
+_STREAM_ERRORS: Final[dict[int, str]] = {
+    Code.PROTOCOL_ERROR: "protocol",
+    Code.STREAM_CLOSED: "session_lost",
+    Code.REFUSED: "refused",
+    Code.CANCEL: "cancel",
+    Code.CALM_DOWN: "calm_down",
+    Code.IDLE_TIMEOUT: "idle_timeout",
+    Code.TAKEOVER: "takeover",
+}
+
+
+def stream_error_reason(code: int) -> str:
+    """Return the bounded label of a reset code."""
+    return _STREAM_ERRORS.get(code, "other")

@@ -1,0 +1,229 @@
+"""The TCP edge: one listener per TCP tunnel, each connection spliced with a stream.
+
+A connection that meets an absent agent is accepted, not read, and held like a request; when nobody
+comes back it is reset. Half close passes through; everything else that ends ends with a reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from typing import TYPE_CHECKING, Any
+
+from moleport_server.access.addresses import is_inside
+from moleport_server.config.values import Endpoint
+from moleport_server.edge.plain_listener import ProxyPreamble, listen
+from moleport_server.edge.tls_listener import bind_listener
+from moleport_server.errors import NoSession, PortTaken, UpstreamBusy
+from moleport_server.registry.live import Tunnel
+from moleport_wire.aio.sockets import format_peer, keep_alive
+from moleport_wire.aio.splice import Splice
+from moleport_wire.hoody.frames import Code
+from moleport_wire.hoody.streams import Stream
+
+if TYPE_CHECKING:
+    from moleport_server.clock import Clock
+    from moleport_server.metrics.instruments import EdgeMetrics
+    from moleport_server.registry.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+
+class TcpEdge:
+    """All TCP tunnels' listeners and connections (the registry's `PortListeners`)."""
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        metrics: EdgeMetrics,
+        clock: Clock,
+        max_connections: int,
+        connections_per_tunnel: int,
+        preamble: ProxyPreamble | None,
+    ) -> None:
+        self._host = host
+        self._preamble = preamble
+        self._servers: dict[int, asyncio.AbstractServer] = {}
+        self._connections: dict[Tunnel, set[TcpConnection]] = {}
+        self.metrics = metrics
+        self.monotonic = clock.monotonic
+        self.max_connections = max_connections
+        self.connections_per_tunnel = connections_per_tunnel
+        self.connection_count = 0
+        self.is_draining = False
+        self.registry: Registry
+
+    async def open(self, tunnel: Tunnel) -> None:
+        """Listen on the tunnel's port.
+
+        Raises:
+            PortTaken: another program uses it.
+        """
+        port = tunnel.port
+        assert port is not None  # noqa: S101 - only TCP tunnels come here
+        try:
+            sock = bind_listener(Endpoint(self._host, port))
+        except OSError as error:
+            reason = "in use by another program" if error.errno == errno.EADDRINUSE else str(error)
+            raise PortTaken(f"port {port} is {reason}") from error
+        self._servers[port] = await listen(
+            sock, lambda address: TcpConnection(self, tunnel, address), preamble=self._preamble
+        )
+
+    def close(self, tunnel: Tunnel, *, reason: str) -> None:
+        """Stop listening and reset the tunnel's connections; idempotent."""
+        server = self._servers.pop(tunnel.port or 0, None)
+        if server is not None:
+            server.close()
+        for connection in list(self._connections.get(tunnel, ())):
+            connection.end(Code.CANCEL, reason)
+
+    def drain(self) -> None:
+        """Accept nothing new; open connections go on."""
+        self.is_draining = True
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+
+    def close_all(self) -> None:
+        """Reset every connection."""
+        self.drain()
+        for connections in list(self._connections.values()):
+            for connection in list(connections):
+                connection.end(Code.CANCEL, "the server ends")
+
+    def opened(self, connection: TcpConnection) -> bool:
+        """Count a connection; False when a limit is reached."""
+        of_tunnel = self._connections.setdefault(connection.tunnel, set())
+        if (
+            self.connection_count >= self.max_connections
+            or len(of_tunnel) >= self.connections_per_tunnel
+            or self.is_draining
+        ):
+            if not of_tunnel:
+                del self._connections[connection.tunnel]
+            self.metrics.connections.labels("tcp", "refused").inc()
+            return False
+        of_tunnel.add(connection)
+        self.connection_count += 1
+        connection.tunnel.active += 1
+        self.metrics.connections.labels("tcp", "accepted").inc()
+        return True
+
+    def closed(self, connection: TcpConnection, seconds: float) -> None:
+        """Forget a connection, report it to the agent."""
+        tunnel = connection.tunnel
+        of_tunnel = self._connections.get(tunnel)
+        if of_tunnel is None or connection not in of_tunnel:
+            return
+        of_tunnel.discard(connection)
+        if not of_tunnel:
+            del self._connections[tunnel]
+        self.connection_count -= 1
+        tunnel.active -= 1
+        self.metrics.connection_duration.labels("tcp").observe(seconds)
+        session = tunnel.session
+        if session is not None:
+            session.upstream.report(tunnel, b"TCP", b"", 0, seconds, connection.peer)
+        events = self.registry.events
+        if events.is_watched:
+            events.publish(
+                "request.finished",
+                tunnel.token_id,
+                {
+                    "tunnel_id": str(tunnel.id),
+                    "label": tunnel.label,
+                    "method": "TCP",
+                    "path": "",
+                    "status": 0,
+                    "duration_ms": round(seconds * 1000, 3),
+                    "request_bytes": connection.bytes_in,
+                    "response_bytes": connection.bytes_out,
+                    "peer": connection.peer,
+                    "request_id": "",
+                },
+            )
+
+
+class TcpConnection(Splice):
+    """One visitor of a TCP tunnel."""
+
+    def __init__(self, edge: TcpEdge, tunnel: Tunnel, address: tuple[str, int] | None) -> None:
+        super().__init__(self._ended_with, self._count)
+        self._edge = edge
+        self._told_address = address
+        self._started_at = edge.monotonic()
+        self._held_at: float | None = None
+        self.tunnel = tunnel
+        self.peer = ""
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit the visitor and join it to a stream."""
+        super().connection_made(transport)
+        keep_alive(transport)
+        peername: Any = self._told_address or transport.get_extra_info("peername")
+        self.peer = format_peer(peername)
+        tunnel = self.tunnel
+        rules = tunnel.rules
+        if not is_inside(peername[0] if self.peer else "", rules.allowed_cidrs):
+            self._edge.metrics.policy_denied.labels("address").inc()
+            self.end(Code.CANCEL, "the address is not allowed")
+            return
+        if not self._edge.opened(self):
+            self.end(Code.CANCEL, "too many connections")
+            return
+        tunnel.request_count += 1
+        self._join_or_hold()
+
+    def hold_ended(self, *, returned: bool) -> None:
+        """Join when the agent is back, reset when nobody comes."""
+        if self._held_at is not None:
+            seconds = self._edge.monotonic() - self._held_at
+            self._edge.metrics.hold_duration.observe(seconds)
+            self._edge.metrics.held.labels("tcp", "served" if returned else "expired").inc()
+            self._held_at = None
+        if returned:
+            self._join_or_hold()
+        else:
+            self.end(Code.CANCEL, "the agent is away")
+
+    def _join_or_hold(self) -> None:
+        session = self.tunnel.session
+        if session is None:
+            self._hold()
+            return
+        try:
+            stream = session.upstream.open_stream(self.tunnel, self, self.peer)
+        except UpstreamBusy as error:
+            self.end(Code.CANCEL, str(error))
+        except NoSession:
+            self._hold()
+        else:
+            assert isinstance(stream, Stream)  # noqa: S101 - byte streams of the wire
+            self.attach(stream)
+
+    def _hold(self) -> None:
+        if self.tunnel.may_hold and self._edge.registry.holds.join(self.tunnel, self):
+            self._held_at = self._edge.monotonic()
+        else:
+            self.end(Code.CANCEL, "the agent is away")
+
+    def _count(self, to_visitor: int, to_agent: int) -> None:
+        self.bytes_out += to_visitor
+        self.bytes_in += to_agent
+        counters = self._edge.metrics.tcp_bytes
+        counters.to_visitor += to_visitor
+        counters.to_agent += to_agent
+        self.tunnel.bytes_out += to_visitor
+        self.tunnel.bytes_in += to_agent
+
+    def _ended_with(self, splice: Splice, reason: str) -> None:
+        del splice, reason
+        if self._held_at is not None:
+            self._held_at = None
+            self._edge.registry.holds.leave(self.tunnel, self)
+        self._edge.closed(self, self._edge.monotonic() - self._started_at)

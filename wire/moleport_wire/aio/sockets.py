@@ -1,0 +1,53 @@
+"""Socket options that every data path needs, and names of peers."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from typing import Any, Final
+
+NOTSENT_LOWAT_BYTES: Final = 128 * 1024
+"""Unsent bytes in the kernel; more would only make small answers wait behind bulk."""
+KEEPALIVE_IDLE_SECONDS: Final = 60
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+def format_peer(peername: Any) -> str:
+    """Return a socket's peer name as `ip:port`, IPv6 in brackets; empty if it has none."""
+    if not isinstance(peername, tuple) or len(peername) < 2:
+        return ""
+    host, port = peername[0], peername[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def tune_socket(transport: asyncio.BaseTransport) -> None:
+    """Set TCP_NODELAY, keepalive, and TCP_NOTSENT_LOWAT where the platform has it."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Python names the option since 3.12 only; 25 is Linux's number.
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if option is None and hasattr(socket, "TCP_QUICKACK"):
+        option = 25
+    if option is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, option, NOTSENT_LOWAT_BYTES)
+
+
+def keep_alive(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel find out about peers that vanished without a word."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+
+
+def abort_with_reset(transport: asyncio.Transport) -> None:
+    """Drop a connection so that its peer sees an error and never an orderly end."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):  # the socket is gone already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    transport.abort()
