@@ -99,15 +99,27 @@ class ControlServer:
         self._stop = asyncio.Event()
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._dispatch)
-        runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.1)
+        runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=0.1,
+        )
         await runner.setup()
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
-        await web.SockSite(runner, listening, ssl_context=self.context).start()
+        site = web.SockSite(runner, listening, ssl_context=self.context)
+        await site.start()
         self._ready.set()
         async with asyncio.timeout(60):
             await self._stop.wait()
+        # A connection that was just accepted is known to nobody yet, and one that was just closed
+        # ends in a callback: both are queued, and the loop must not end before them.
+        await site.stop()
+        await _settle()
         await runner.cleanup()
+        await _settle()
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         self.seen.append(
@@ -125,6 +137,11 @@ class ControlServer:
         return await handler(request)
 
 
+async def _settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def accept_websocket(request: web.Request) -> web.StreamResponse:
     """Accept an upgrade as the tunnel server does, and wait for the peer to leave."""
     upgraded = web.WebSocketResponse(protocols=("hoody-tunnel.v2",))
@@ -132,6 +149,7 @@ async def accept_websocket(request: web.Request) -> web.StreamResponse:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(5):
             await upgraded.receive()
+    await upgraded.close()
     return upgraded
 
 

@@ -9,11 +9,11 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from python_socks import ProxyError
 from python_socks.sync import Proxy
 
+from moleport_agent.dialer import find_proxy
 from moleport_agent.doctor.findings import Finding, failed, ok
 
 STEP_SECONDS: Final = 10.0
@@ -62,20 +62,14 @@ class Route:
 
 
 def find_route(url: str) -> Route:
-    """Find the way to a server's base URL, as the environment and the system configure it."""
+    """Find the way to a server's base URL: the one that the agent takes."""
     parts = urlsplit(url)
     host = parts.hostname or ""
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy and proxy_bypass(host):
-        proxy = None
-    if proxy and "://" not in proxy:
-        proxy = f"http://{proxy}"
     return Route(
         host=host,
         port=parts.port or _DEFAULT_PORTS[parts.scheme],
         tls=parts.scheme == "https",
-        proxy=proxy or None,
+        proxy=find_proxy(url),
     )
 
 

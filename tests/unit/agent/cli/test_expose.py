@@ -1,0 +1,128 @@
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from helpers.command_line import run
+from moleport_agent import agent
+from moleport_agent.events import TunnelOpened
+
+
+@pytest.fixture
+def environ(tmp_path):
+    return {
+        "MOLEPORT_SERVER": "http://127.0.0.1:1",
+        "MOLEPORT_TOKEN": "secret",
+        "MOLEPORT_CONFIG_DIR": str(tmp_path),
+    }
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What the agent would have been started with; it ends at once with code 5."""
+    seen = []
+
+    async def run_agent(settings, observe, *, stop):
+        seen.append(settings)
+        observe(TunnelOpened(settings.tunnels[0].name, "https://x.a", "3000"))
+        return 5
+
+    monkeypatch.setattr(agent, "run_agent", run_agent)
+    return seen
+
+
+def test_http_hands_everything_to_the_agent(environ, started, tmp_path):
+    (tmp_path / "users").write_text("bob:two\n")
+
+    result = run(
+        "http", "3000", "--name", "shop", "--host-header", "rewrite", "--basic-auth", "ann:one",
+        "--basic-auth-file", str(tmp_path / "users"), "--allow-cidr", "10.0.0.0/8",
+        "--allow-cidr", "::1", "--connections", "3", **environ,
+    )  # fmt: skip
+
+    (settings,) = started
+    (tunnel,) = settings.tunnels
+    assert (settings.server.url, settings.server.read_token()) == ("http://127.0.0.1:1", "secret")
+    assert settings.connections == 3
+    assert (tunnel.protocol, tunnel.target.port, tunnel.subdomain) == ("http", 3000, "shop")
+    assert (tunnel.host_header, tunnel.allow_cidrs) == ("rewrite", ("10.0.0.0/8", "::1/128"))
+    assert tunnel.basic_auth == (("ann", "one"), ("bob", "two"))
+    assert result.exit_code == 5
+    assert result.stdout == "shop: https://x.a -> 3000\n"
+
+
+def test_tcp_hands_everything_to_the_agent(environ, started):
+    run("tcp", "db:5432", "--port", "20005", "--proxy-protocol", "v2", "--quiet", **environ)
+
+    (tunnel,) = started[0].tunnels
+    assert (tunnel.protocol, tunnel.port, tunnel.proxy_protocol) == ("tcp", 20005, "v2")
+    assert not started[0].report_requests
+
+
+def test_every_wrong_flag_is_named(environ, started):
+    result = run("http", "3000", "--name", "a.b", "--allow-cidr", "x", **environ)
+
+    assert result.exit_code == 2
+    assert "--name is one label" in result.stderr
+    assert "--allow-cidr 'x' is no network" in result.stderr
+    assert started == []
+
+
+@pytest.fixture
+def tunnel_file(tmp_path):
+    path = tmp_path / "moleport.yaml"
+    path.write_text(
+        textwrap.dedent("""
+        server: http://127.0.0.1:2
+        connections: 2
+        tunnels:
+          web: {protocol: http, target: 3000}
+          db: {protocol: tcp, target: 5432}
+        """)
+    )
+    return path
+
+
+def test_start_takes_all_tunnels_and_the_files_server(environ, started, tunnel_file):
+    del environ["MOLEPORT_SERVER"]
+
+    run("start", "-f", str(tunnel_file), **environ)
+
+    assert [tunnel.name for tunnel in started[0].tunnels] == ["web", "db"]
+    assert (started[0].server.url, started[0].connections) == ("http://127.0.0.1:2", 2)
+
+
+def test_start_takes_the_tunnels_that_are_named(environ, started, tunnel_file):
+    run("start", "-f", str(tunnel_file), "--connections", "1", "db", "db", **environ)
+
+    assert [tunnel.name for tunnel in started[0].tunnels] == ["db"]
+    assert started[0].connections == 1
+
+
+def test_start_refuses_a_name_that_the_file_does_not_have(environ, started, tunnel_file):
+    result = run("start", "-f", str(tunnel_file), "other", **environ)
+
+    assert result.exit_code == 2
+    assert "has no tunnel other; it has web, db" in result.stderr
+
+
+def test_a_real_agent_without_a_server_waits_and_ends_cleanly(tmp_path):
+    script = "import moleport_agent.cli as cli; cli.main()"
+    environ = {
+        "MOLEPORT_SERVER": "http://127.0.0.1:1",
+        "MOLEPORT_TOKEN": "secret",
+        "MOLEPORT_CONFIG_DIR": str(tmp_path),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "http", "3000"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert "connecting" in process.stdout.readline()
+        assert "offline" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(20) == 0

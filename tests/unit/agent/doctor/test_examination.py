@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+
+from helpers.control_server import ControlServer
+from moleport_agent.config import Layer, resolve
+from moleport_agent.doctor.examination import examine, is_healthy
+from moleport_agent.doctor.findings import CHECKS, Outcome
+from moleport_agent.errors import ConfigError
+from moleport_agent.settings import Secret
+
+
+@pytest.fixture
+def server():
+    with ControlServer() as running:
+        running.healthy()
+        yield running
+
+
+def settings_for(url, **fields):
+    return lambda: resolve([Layer(source="flags", server=url, **{"token": Secret("t")} | fields)])
+
+
+def outcomes(findings):
+    return {finding.check: finding.outcome.value for finding in findings}
+
+
+def test_a_healthy_way_passes_every_check_in_order(server):
+    findings = list(examine(settings_for(server.url)))
+
+    assert [finding.check for finding in findings] == list(CHECKS)
+    assert is_healthy(findings)
+
+
+def test_wrong_settings_are_the_only_thing_that_is_looked_at():
+    def broken():
+        raise ConfigError(["no server: set it"])
+
+    findings = list(examine(broken))
+
+    assert [finding.check for finding in findings] == list(CHECKS)
+    assert findings[0].sentence == "no server: set it"
+    assert {finding.outcome for finding in findings[1:]} == {Outcome.SKIPPED}
+    assert not is_healthy(findings)
+
+
+def test_a_missing_token_file_is_told_before_anything_is_dialled():
+    resolving = settings_for("http://127.0.0.1:1", token=None, token_file=Path("/none/token"))
+
+    findings = list(examine(resolving))
+
+    assert findings[0].outcome is Outcome.FAILED
+    assert "/none/token" in findings[0].sentence
+
+
+def test_a_token_that_others_can_read_is_a_warning(server, tmp_path):
+    path = tmp_path / "token"
+    path.write_text("t")
+    path.chmod(0o644)
+
+    findings = list(examine(settings_for(server.url, token=None, token_file=path)))
+
+    assert findings[0].outcome is Outcome.WARNING
+    assert is_healthy(findings)
+
+
+def test_what_builds_on_a_failure_is_skipped():
+    found = outcomes(examine(settings_for("http://127.0.0.1:1")))
+
+    assert found["name resolution"] == "ok"
+    assert found["tcp"] == "failed"
+    assert found["tls"] == found["streaming"] == "skipped"
+
+
+def test_a_refused_token_leaves_what_needs_none(server):
+    server.answer("GET", "/api/tunnels", {"error": "invalid token"}, status=401)
+
+    found = outcomes(examine(settings_for(server.url)))
+
+    assert (found["token"], found["websocket"], found["latency"], found["streaming"]) == (
+        "failed",
+        "skipped",
+        "ok",
+        "skipped",
+    )
+
+
+def test_another_service_on_the_port_ends_the_round(server):
+    server.answer("GET", "/api/status", "hello")
+
+    findings = list(examine(settings_for(server.url)))
+
+    assert [finding.check for finding in findings] == list(CHECKS)
+    assert outcomes(findings)["http"] == "failed"
