@@ -11,6 +11,7 @@ from moleport_agent import logs
 from moleport_agent.cli.options import OutputFlags
 from moleport_agent.events import (
     AgentEvent,
+    Connected,
     Disconnected,
     Observer,
     TunnelClosed,
@@ -56,9 +57,19 @@ def _line_observer(sink: LineSink, output: OutputFlags) -> Observer:
         if not output.quiet or isinstance(event, _TOLD_QUIETLY):
             sink.put(json_line(event, datetime.now(UTC)))
 
+    said = ""
+
     def observe_plain(event: AgentEvent) -> None:
+        nonlocal said
         if output.quiet and not isinstance(event, _TOLD_QUIETLY):
             return
+        if isinstance(event, Disconnected):
+            # An outage lasts many attempts; a log wants to know that it began, and why.
+            if event.reason == said and event.retry_in_seconds is not None:
+                return
+            said = event.reason
+        elif isinstance(event, Connected):
+            said = ""
         line = plain_line(event)
         if line is not None:
             sink.put(line)

@@ -44,13 +44,15 @@ PRECEDENCE = {
 
 
 @pytest.mark.parametrize(("layers", "url", "holder"), PRECEDENCE.values(), ids=PRECEDENCE)
-def test_the_first_source_that_says_something_wins(layers, url, holder):
+def test_the_first_source_that_says_something_wins(
+    layers: list[Layer], url: str, holder: str
+) -> None:
     resolved = resolve(layers)
 
     assert (resolved.settings.url, resolved.token_source) == (url, holder)
 
 
-def test_the_profiles_token_is_never_used_for_another_server():
+def test_the_profiles_token_is_never_used_for_another_server() -> None:
     with pytest.raises(ConfigError) as refusal:
         resolve([Layer(source="flags", server="https://stranger"), PROFILE])
 
@@ -58,7 +60,7 @@ def test_the_profiles_token_is_never_used_for_another_server():
     assert "kept" not in str(refusal.value)
 
 
-def test_the_profiles_trust_is_never_used_for_another_server():
+def test_the_profiles_trust_is_never_used_for_another_server() -> None:
     careless = Layer(
         source="profile", server="https://profile", insecure=True, is_bound_to_server=True
     )
@@ -68,13 +70,13 @@ def test_the_profiles_trust_is_never_used_for_another_server():
     assert not resolved.settings.insecure
 
 
-def test_the_profile_serves_its_server_however_it_is_written():
+def test_the_profile_serves_its_server_however_it_is_written() -> None:
     resolved = resolve([Layer(source="flags", server="https://PROFILE/"), PROFILE])
 
     assert resolved.settings.read_token() == "kept"
 
 
-def test_an_explicit_ca_undoes_a_weaker_insecure(tmp_path):
+def test_an_explicit_ca_undoes_a_weaker_insecure(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").touch()
     trusting = Layer(source="environment", ca_file=tmp_path / "ca.pem")
     careless = Layer(source="file", insecure=True)
@@ -84,7 +86,7 @@ def test_an_explicit_ca_undoes_a_weaker_insecure(tmp_path):
     assert (resolved.settings.insecure, resolved.settings.ca_file) == (False, tmp_path / "ca.pem")
 
 
-def test_everything_that_is_missing_is_told_at_once():
+def test_everything_that_is_missing_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as refusal:
         resolve([Layer(source="flags", ca_file=Path("/none/ca.pem"))])
 
@@ -110,7 +112,7 @@ WARNINGS = {
 
 
 @pytest.mark.parametrize(("layer", "expected"), WARNINGS.values(), ids=WARNINGS)
-def test_what_is_dangerous_is_said(layer, expected):
+def test_what_is_dangerous_is_said(layer: Layer, expected: str) -> None:
     warnings = resolve([layer]).warnings
 
     assert expected in " ".join(warnings)
@@ -128,7 +130,7 @@ SERVERS = {
 
 
 @pytest.mark.parametrize(("text", "url"), SERVERS.items(), ids=SERVERS)
-def test_a_server_is_normalised(text, url):
+def test_a_server_is_normalised(text: str, url: str) -> None:
     assert parse_server(text) == url
 
 
@@ -146,12 +148,12 @@ def test_a_server_is_normalised(text, url):
         "https://ho\x00st",
     ],
 )
-def test_a_server_that_is_no_base_url_is_refused(text):
+def test_a_server_that_is_no_base_url_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="server"):
         parse_server(text)
 
 
-def test_a_token_file_is_read_anew_each_time(tmp_path):
+def test_a_token_file_is_read_anew_each_time(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("first\n")
     settings = resolve([Layer(source="flags", server="https://a", token_file=path)]).settings
@@ -167,7 +169,7 @@ def test_a_token_file_is_read_anew_each_time(tmp_path):
     [b"", b" \n", b"two words", b"line\nline", b"\xff\xfe", b"x" * (LONGEST_TOKEN_BYTES + 1)],
     ids=["empty", "blank", "words", "lines", "binary", "huge"],
 )
-def test_a_file_without_a_token_is_an_error_of_the_file(tmp_path, content):
+def test_a_file_without_a_token_is_an_error_of_the_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "token"
     path.write_bytes(content)
 
@@ -177,12 +179,12 @@ def test_a_file_without_a_token_is_an_error_of_the_file(tmp_path, content):
     assert refusal.value.filename == str(path)
 
 
-def test_a_token_in_the_environment_is_checked_at_once():
+def test_a_token_in_the_environment_is_checked_at_once() -> None:
     with pytest.raises(ConfigError, match="spaces"):
         resolve([Layer(source="environment", server="https://a", token=Secret("a b"))])
 
 
-def test_the_environment_is_read():
+def test_the_environment_is_read() -> None:
     (layer,) = environment_layers(
         {"MOLEPORT_SERVER": "s", "MOLEPORT_TOKEN_FILE": "/t", "MOLEPORT_CA_FILE": "/c"}
     )
@@ -190,13 +192,13 @@ def test_the_environment_is_read():
     assert (layer.server, layer.token_file, layer.ca_file) == ("s", Path("/t"), Path("/c"))
 
 
-def test_two_tokens_in_the_environment_are_an_error():
+def test_two_tokens_in_the_environment_are_an_error() -> None:
     with pytest.raises(ConfigError, match="both set"):
         environment_layers({"MOLEPORT_TOKEN": "a", "MOLEPORT_TOKEN_FILE": "b"})
 
 
 @pytest.mark.parametrize("name", ["uri", "MOLEPORT_SERVER"])
-def test_a_mounted_secret_has_all_that_is_needed(tmp_path, name):
+def test_a_mounted_secret_has_all_that_is_needed(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("https://tunnels:4040\n")
     (tmp_path / "token").write_text("secret")
     (tmp_path / "ca.crt").write_text("pem")
@@ -209,12 +211,12 @@ def test_a_mounted_secret_has_all_that_is_needed(tmp_path, name):
     assert resolved.settings.ca_file == tmp_path / "ca.crt"
 
 
-def test_a_directory_without_a_token_is_no_secret(tmp_path):
+def test_a_directory_without_a_token_is_no_secret(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no file named token"):
         secret_directory_layer(tmp_path)
 
 
-def test_a_profile_comes_back_as_it_was_written(tmp_path):
+def test_a_profile_comes_back_as_it_was_written(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "moleport"
 
     path = write_profile(directory, Profile(server="https://a", token="secret", insecure=True))
@@ -230,24 +232,24 @@ def test_a_profile_comes_back_as_it_was_written(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has access lists instead of modes")
-def test_a_profile_is_for_its_owner_only(tmp_path):
+def test_a_profile_is_for_its_owner_only(tmp_path: Path) -> None:
     path = write_profile(tmp_path, Profile(server="https://a", token="secret"))
 
     assert path.stat().st_mode & 0o777 == 0o600
     assert not is_readable_by_others(path)
 
 
-def test_keys_of_other_writers_do_not_disturb(tmp_path):
+def test_keys_of_other_writers_do_not_disturb(tmp_path: Path) -> None:
     (tmp_path / "profile.json").write_text('{"server": "https://a", "written_by": "somebody"}')
 
     assert profile_layers(tmp_path)[0].server == "https://a"
 
 
-def test_no_profile_says_nothing(tmp_path):
+def test_no_profile_says_nothing(tmp_path: Path) -> None:
     assert profile_layers(tmp_path) == []
 
 
-def test_a_damaged_profile_is_named_and_its_token_is_not_shown(tmp_path):
+def test_a_damaged_profile_is_named_and_its_token_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / "profile.json").write_text('{"server": 5, "token": "hunter2"}')
 
     with pytest.raises(ConfigError, match="damaged") as refusal:
@@ -256,19 +258,19 @@ def test_a_damaged_profile_is_named_and_its_token_is_not_shown(tmp_path):
     assert "hunter2" not in str(refusal.value)
 
 
-def test_a_profile_that_cannot_be_written_is_an_error_of_the_settings(tmp_path):
+def test_a_profile_that_cannot_be_written_is_an_error_of_the_settings(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(ConfigError, match="cannot write"):
         write_profile(tmp_path / "file", Profile(server="https://a"))
 
 
-def test_the_directory_follows_its_variable():
+def test_the_directory_follows_its_variable() -> None:
     assert config_directory({"MOLEPORT_CONFIG_DIR": "/somewhere"}) == Path("/somewhere")
     assert config_directory({}).name == "moleport"
 
 
-def test_no_repr_shows_a_token():
+def test_no_repr_shows_a_token() -> None:
     token = check_token("hunter2")
     resolved = resolve([Layer(source="flags", server="https://a", token=token)])
 

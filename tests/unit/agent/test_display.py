@@ -7,6 +7,7 @@ from rich.console import Console
 
 from moleport_agent.display import LiveDisplay, render
 from moleport_agent.events import (
+    AgentEvent,
     Connected,
     Disconnected,
     LatencyMeasured,
@@ -20,7 +21,13 @@ NOON = datetime(2025, 1, 31, 12)  # noqa: DTZ001 - the view shows local time
 URL = "https://quick-otter-and-friends.tunnels.example.com:8443"
 
 
-def picture(*events, width=100, height=24, names=("web",), now=0.0):
+def picture(
+    *events: AgentEvent,
+    width: int = 100,
+    height: int = 24,
+    names: tuple[str, ...] = ("web",),
+    now: float = 0.0,
+) -> str:
     state = ViewState(
         "https://tunnels.example.com:4040", dict.fromkeys(names, "http://localhost:3000")
     )
@@ -43,7 +50,7 @@ ONLINE = (
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
-def test_the_view_shows_what_counts_and_fits(width):
+def test_the_view_shows_what_counts_and_fits(width: int) -> None:
     shown = picture(*ONLINE, width=width)
 
     for part in ("online", "12 ms", URL, "http://localhost:3000", "12:00:00", "GET", "/api/users",
@@ -52,27 +59,27 @@ def test_the_view_shows_what_counts_and_fits(width):
     assert max(len(line) for line in shown.splitlines()) <= width
 
 
-def test_a_waiting_agent_shows_reason_and_countdown():
+def test_a_waiting_agent_shows_reason_and_countdown() -> None:
     shown = picture(Disconnected("connection reset", 5.0), now=2.0)
 
     assert "reconnecting in 3 s" in shown
     assert "connection reset" in shown
 
 
-def test_a_refused_tunnel_shows_why():
+def test_a_refused_tunnel_shows_why() -> None:
     shown = picture(TunnelRefused("web", "name_taken", "shop is already in use", True))
 
     assert "refused (name_taken): shop is already in use" in shown
     assert "no address yet" in shown
 
 
-def test_several_tunnels_tell_whose_request_it_was():
+def test_several_tunnels_tell_whose_request_it_was() -> None:
     shown = picture(*ONLINE, names=("web", "db"))
 
     assert "web" in shown.splitlines()[-1]
 
 
-def test_a_low_terminal_shows_fewer_requests():
+def test_a_low_terminal_shows_fewer_requests() -> None:
     many = [RequestSeen("web", "GET", f"/{number}", 200, 1, "p") for number in range(100)]
 
     shown = picture(*ONLINE, *many, height=12)
@@ -82,7 +89,7 @@ def test_a_low_terminal_shows_fewer_requests():
     assert "/0 " not in shown
 
 
-def test_no_foreign_text_reaches_the_terminal_as_a_command():
+def test_no_foreign_text_reaches_the_terminal_as_a_command() -> None:
     evil = "\x1b[2J\x1b]0;owned\x07[bold]"
 
     shown = picture(
@@ -98,7 +105,7 @@ def test_no_foreign_text_reaches_the_terminal_as_a_command():
     assert "[bold]" in shown
 
 
-def test_a_live_display_draws_the_last_picture_and_ends():
+def test_a_live_display_draws_the_last_picture_and_ends() -> None:
     stream = io.StringIO()
     console = Console(force_terminal=True, width=100, height=24, file=stream)
 
@@ -111,7 +118,7 @@ def test_a_live_display_draws_the_last_picture_and_ends():
     assert "the log says something" in stream.getvalue()
 
 
-def test_a_burst_of_events_is_drawn_a_few_times_only():
+def test_a_burst_of_events_is_drawn_a_few_times_only() -> None:
     stream = io.StringIO()
     console = Console(force_terminal=True, width=100, height=24, file=stream)
 
@@ -123,11 +130,11 @@ def test_a_burst_of_events_is_drawn_a_few_times_only():
     assert stream.getvalue().count("requests") < 100
 
 
-def test_a_terminal_that_vanishes_never_stops_the_observer():
+def test_a_terminal_that_vanishes_never_stops_the_observer() -> None:
     broke = threading.Event()
 
     class Gone(io.StringIO):
-        def write(self, text):
+        def write(self, text: str) -> int:
             broke.set()
             raise OSError("gone")
 

@@ -22,12 +22,12 @@ CASES = {
 
 
 @pytest.mark.parametrize(("stream", "expected"), CASES.values(), ids=CASES)
-def test_a_stream_becomes_events(stream, expected):
+def test_a_stream_becomes_events(stream: bytes, expected: list[RawEvent]) -> None:
     assert EventStreamParser().feed(stream) == expected
 
 
 @pytest.mark.parametrize(("stream", "expected"), CASES.values(), ids=CASES)
-def test_a_stream_may_come_byte_by_byte(stream, expected):
+def test_a_stream_may_come_byte_by_byte(stream: bytes, expected: list[RawEvent]) -> None:
     parser = EventStreamParser()
 
     events = [event for byte in stream for event in parser.feed(bytes([byte]))]
@@ -36,7 +36,7 @@ def test_a_stream_may_come_byte_by_byte(stream, expected):
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))
-def test_where_a_stream_is_cut_makes_no_difference(stream, cut):
+def test_where_a_stream_is_cut_makes_no_difference(stream: bytes, cut: int) -> None:
     whole, halves = EventStreamParser(), EventStreamParser()
 
     assert halves.feed(stream[:cut]) + halves.feed(stream[cut:]) == whole.feed(stream)
@@ -45,10 +45,10 @@ def test_where_a_stream_is_cut_makes_no_difference(stream, cut):
 @pytest.mark.parametrize(
     "piece", [b"data: " + b"x" * 4090 + b"\n", b"x" * 4096], ids=["lines", "one line"]
 )
-def test_an_event_without_end_is_refused(piece):
+def test_an_event_without_end_is_refused(piece: bytes) -> None:
     parser = EventStreamParser()
 
-    def feed_for_ever():
+    def feed_for_ever() -> None:
         for _ in range(LONGEST_EVENT_BYTES // len(piece) + 2):
             parser.feed(piece)
 
@@ -56,7 +56,7 @@ def test_an_event_without_end_is_refused(piece):
         feed_for_ever()
 
 
-def test_keepalive_comments_never_add_up():
+def test_keepalive_comments_never_add_up() -> None:
     parser = EventStreamParser()
 
     for _ in range(3):

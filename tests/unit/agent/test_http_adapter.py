@@ -18,14 +18,14 @@ ERRORS = {
 
 
 @pytest.mark.parametrize(("error", "sentence"), ERRORS.values(), ids=ERRORS)
-def test_an_error_of_the_library_becomes_a_sentence(error, sentence):
+def test_an_error_of_the_library_becomes_a_sentence(error: httpx.HTTPError, sentence: str) -> None:
     translated = translate(error, "https://a")
 
     assert isinstance(translated, ConnectError)
     assert sentence in str(translated)
 
 
-def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch):
+def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_adapter, "LONGEST_ANSWER_BYTES", 1000)
 
     with ControlServer() as server:
@@ -39,7 +39,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(monkeypatch):
             read_bounded(response)
 
 
-def test_an_unusable_proxy_is_an_error_of_the_settings(monkeypatch):
+def test_an_unusable_proxy_is_an_error_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy")
     settings = ServerSettings(url="https://a", read_token=lambda: Secret("t"))
 

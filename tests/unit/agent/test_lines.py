@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from moleport_agent.events import (
+    AgentEvent,
     Connected,
     Connecting,
     Disconnected,
@@ -54,7 +55,7 @@ EVENTS = {
 
 
 @pytest.mark.parametrize(("event", "line"), EVENTS.values(), ids=EVENTS)
-def test_an_event_is_said_in_one_line(event, line):
+def test_an_event_is_said_in_one_line(event: AgentEvent, line: str | None) -> None:
     assert plain_line(event) == line
 
 
@@ -63,7 +64,7 @@ def test_an_event_is_said_in_one_line(event, line):
     [(kind, event) for kind, (event, _) in EVENTS.items() if "_" in kind],
     ids=[kind for kind in EVENTS if "_" in kind],
 )
-def test_json_names_the_event_and_all_its_fields(kind, event):
+def test_json_names_the_event_and_all_its_fields(kind: str, event: AgentEvent) -> None:
     written = json.loads(json_line(event, datetime(2025, 1, 31, 12, tzinfo=UTC)))
 
     assert written.pop("at") == "2025-01-31T12:00:00.000Z"
@@ -71,16 +72,16 @@ def test_json_names_the_event_and_all_its_fields(kind, event):
     assert set(written) == set(event.__dataclass_fields__)
 
 
-def test_a_visitor_can_neither_move_the_cursor_nor_forge_a_line():
+def test_a_visitor_can_neither_move_the_cursor_nor_forge_a_line() -> None:
     seen = RequestSeen("web", "GET\x1b[A", "/\x1b[2J\nweb: GET /forged 200", 200, 1, "p")
 
-    line = plain_line(seen)
+    line = str(plain_line(seen))
 
     assert line.isprintable()
     assert line.startswith("web: GET\\x1b[A /\\x1b[2J\\x0aweb")
 
 
-def test_json_takes_a_path_that_is_no_text():
+def test_json_takes_a_path_that_is_no_text() -> None:
     written = json.loads(
         json_line(RequestSeen("w", "GET", "/\udcff", 200, 1, "p"), datetime.now(UTC))
     )
@@ -88,5 +89,5 @@ def test_json_takes_a_path_that_is_no_text():
     assert written["path"] == "/\\udcff"
 
 
-def test_json_tells_what_a_slow_reader_missed():
+def test_json_tells_what_a_slow_reader_missed() -> None:
     assert json.loads(json_lost(3)) == {"event": "lines_lost", "count": 3}

@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Iterator
 
 import pytest
 
@@ -6,7 +7,7 @@ from moleport_agent import logs
 
 
 @pytest.fixture(autouse=True)
-def _restored_loggers():
+def _restored_loggers() -> Iterator[None]:
     yield
     for name in logs.LOGGERS:
         logger = logging.getLogger(name)
@@ -15,8 +16,8 @@ def _restored_loggers():
         logger.setLevel(logging.NOTSET)
 
 
-def test_lines_go_to_whoever_shows_them():
-    lines = []
+def test_lines_go_to_whoever_shows_them() -> None:
+    lines: list[str] = []
     logs.configure(logging.WARNING, lines.append)
 
     logging.getLogger("moleport_agent.session").warning("peer %s", "misbehaved")
@@ -26,7 +27,7 @@ def test_lines_go_to_whoever_shows_them():
     assert lines == ["peer misbehaved"]
 
 
-def test_without_a_view_lines_go_to_standard_error(capsys):
+def test_without_a_view_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(logging.DEBUG)
 
     logging.getLogger("moleport_wire.mux").debug("a frame")
@@ -34,8 +35,8 @@ def test_without_a_view_lines_go_to_standard_error(capsys):
     assert "DEBUG moleport_wire.mux: a frame" in capsys.readouterr().err
 
 
-def test_configuring_twice_does_not_double_the_lines():
-    lines = []
+def test_configuring_twice_does_not_double_the_lines() -> None:
+    lines: list[str] = []
     logs.configure(logging.INFO, lines.append)
     logs.configure(logging.INFO, lines.append)
 

@@ -16,14 +16,14 @@ CASES = {
 
 
 @pytest.mark.parametrize(("text", "expected"), CASES.values(), ids=CASES)
-def test_what_a_terminal_would_obey_is_escaped(text, expected):
+def test_what_a_terminal_would_obey_is_escaped(text: str, expected: str) -> None:
     assert printable(text) == expected
 
 
 @given(st.text(st.characters(), max_size=200))
-def test_nothing_that_comes_out_can_move_a_cursor(text):
+def test_nothing_that_comes_out_can_move_a_cursor(text: str) -> None:
     assert printable(text).isprintable()
 
 
-def test_a_long_text_is_cut_visibly():
+def test_a_long_text_is_cut_visibly() -> None:
     assert printable("x" * 50, 10) == "x" * 9 + "…"

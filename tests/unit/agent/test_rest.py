@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
 import pytest
 
 from helpers.control_server import ControlServer
@@ -12,7 +15,7 @@ from moleport_agent.errors import (
 from moleport_agent.rest import ServerClient
 from moleport_agent.settings import Secret, ServerSettings
 
-TUNNEL = {
+TUNNEL: dict[str, Any] = {
     "tunnel_id": "11111111-1111-4111-8111-111111111111",
     "protocol": "http",
     "label": "shop.example.com",
@@ -48,26 +51,28 @@ TOKEN = {
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[ControlServer]:
     with ControlServer() as running:
         yield running
 
 
 @pytest.fixture
-def client(server):
+def client(server: ControlServer) -> Iterator[ServerClient]:
     settings = ServerSettings(url=server.url, read_token=lambda: Secret("secret"))
     with ServerClient(settings) as opened:
         yield opened
 
 
-def test_status_needs_no_token(server, client):
+def test_status_needs_no_token(server: ControlServer, client: ServerClient) -> None:
     server.healthy()
 
     assert client.status().active_tunnels == 2
     assert "authorization" not in server.seen[0].headers
 
 
-def test_tunnels_are_read_and_unknown_keys_ignored(server, client):
+def test_tunnels_are_read_and_unknown_keys_ignored(
+    server: ControlServer, client: ServerClient
+) -> None:
     server.answer("GET", "/api/tunnels", [TUNNEL])
 
     (row,) = client.tunnels()
@@ -76,7 +81,7 @@ def test_tunnels_are_read_and_unknown_keys_ignored(server, client):
     assert server.seen[0].headers["authorization"] == "Bearer secret"
 
 
-def test_a_token_that_changes_is_sent_anew(server):
+def test_a_token_that_changes_is_sent_anew(server: ControlServer) -> None:
     tokens = iter(["first", "second"])
     settings = ServerSettings(url=server.url, read_token=lambda: Secret(next(tokens)))
     server.healthy()
@@ -91,7 +96,9 @@ def test_a_token_that_changes_is_sent_anew(server):
     ]
 
 
-def test_each_call_has_its_method_path_and_query(server, client):
+def test_each_call_has_its_method_path_and_query(
+    server: ControlServer, client: ServerClient
+) -> None:
     path = f"/api/tunnels/{TUNNEL['tunnel_id']}"
     server.answer("GET", path, TUNNEL)
     server.answer("DELETE", path, None, status=204)
@@ -138,7 +145,9 @@ REFUSALS = {
 @pytest.mark.parametrize(
     ("status", "kind"), REFUSALS.items(), ids=[str(status) for status in REFUSALS]
 )
-def test_a_refusal_becomes_the_error_that_says_what_to_do(server, client, status, kind):
+def test_a_refusal_becomes_the_error_that_says_what_to_do(
+    server: ControlServer, client: ServerClient, status: int, kind: type[Exception]
+) -> None:
     server.answer("GET", "/api/tunnels", {"error": "because", "code": "x"}, status=status)
 
     with pytest.raises(kind) as refusal:
@@ -149,7 +158,9 @@ def test_a_refusal_becomes_the_error_that_says_what_to_do(server, client, status
         assert (refusal.value.reason, refusal.value.code) == ("because", "x")
 
 
-def test_a_refusal_that_is_no_json_still_has_a_reason(server, client):
+def test_a_refusal_that_is_no_json_still_has_a_reason(
+    server: ControlServer, client: ServerClient
+) -> None:
     server.answer("GET", "/api/tunnels", None, status=418)
 
     with pytest.raises(Rejected, match="status 418"):
@@ -157,14 +168,16 @@ def test_a_refusal_that_is_no_json_still_has_a_reason(server, client):
 
 
 @pytest.mark.parametrize("value", [{}, [{"tunnel_id": 5}], "x"], ids=["object", "types", "text"])
-def test_an_answer_of_another_shape_is_not_believed(server, client, value):
+def test_an_answer_of_another_shape_is_not_believed(
+    server: ControlServer, client: ServerClient, value: Any
+) -> None:
     server.answer("GET", "/api/tunnels", value)
 
     with pytest.raises(BadAnswer, match="something unexpected"):
         client.tunnels()
 
 
-def test_a_redirect_never_gets_the_token(server, client):
+def test_a_redirect_never_gets_the_token(server: ControlServer, client: ServerClient) -> None:
     server.answer("GET", "/api/tunnels", {}, status=302, headers={"Location": "/elsewhere"})
 
     with pytest.raises(BadAnswer, match="redirects to /elsewhere"):
@@ -173,15 +186,15 @@ def test_a_redirect_never_gets_the_token(server, client):
     assert len(server.seen) == 1
 
 
-def test_a_server_that_is_away_is_a_connect_error():
+def test_a_server_that_is_away_is_a_connect_error() -> None:
     settings = ServerSettings(url="http://127.0.0.1:1", read_token=lambda: Secret("secret"))
 
     with ServerClient(settings) as client, pytest.raises(ConnectError, match="cannot connect"):
         client.status()
 
 
-def test_a_token_that_cannot_be_read_is_an_error_of_the_settings(server):
-    def unreadable():
+def test_a_token_that_cannot_be_read_is_an_error_of_the_settings(server: ControlServer) -> None:
+    def unreadable() -> NoReturn:
         raise OSError("gone")
 
     settings = ServerSettings(url=server.url, read_token=unreadable)
@@ -198,14 +211,16 @@ def test_a_token_that_cannot_be_read_is_an_error_of_the_settings(server):
     [TUNNEL["tunnel_id"], "shop.example.com", "https://shop.example.com", "shop"],
     ids=["id", "label", "url", "first label"],
 )
-def test_a_tunnel_is_found_by_whatever_people_copy(server, client, text):
+def test_a_tunnel_is_found_by_whatever_people_copy(
+    server: ControlServer, client: ServerClient, text: str
+) -> None:
     other = TUNNEL | {"tunnel_id": "2", "label": "20005", "public_url": "tcp://example.com:20005"}
     server.answer("GET", "/api/tunnels", [TUNNEL, other])
 
     assert client.find_tunnel(text).tunnel_id == TUNNEL["tunnel_id"]
 
 
-def test_an_ambiguous_name_is_not_guessed(server, client):
+def test_an_ambiguous_name_is_not_guessed(server: ControlServer, client: ServerClient) -> None:
     other = TUNNEL | {"tunnel_id": "2", "label": "shop.example.org", "public_url": "https://x"}
     server.answer("GET", "/api/tunnels", [TUNNEL, other])
 
@@ -216,7 +231,9 @@ def test_an_ambiguous_name_is_not_guessed(server, client):
 
 
 @pytest.mark.parametrize(("status", "accepted"), [(200, True), (401, False)])
-def test_a_token_can_be_tried(server, client, status, accepted):
+def test_a_token_can_be_tried(
+    server: ControlServer, client: ServerClient, status: int, accepted: bool
+) -> None:
     server.answer("GET", "/api/tunnels", [], status=status)
 
     assert client.is_token_accepted() is accepted

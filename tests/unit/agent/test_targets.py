@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -55,19 +56,19 @@ INVALID = {
 
 
 @pytest.mark.parametrize(("text", "expected"), VALID.items(), ids=VALID)
-def test_a_target_is_read_as_people_mean_it(text, expected):
+def test_a_target_is_read_as_people_mean_it(text: str, expected: Target) -> None:
     assert parse_target(text) == expected
 
 
 @pytest.mark.parametrize(("text", "complaint"), INVALID.items(), ids=list(INVALID))
-def test_a_wrong_target_is_refused_with_advice(text, complaint):
+def test_a_wrong_target_is_refused_with_advice(text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=r"^target ") as refusal:
         parse_target(text)
 
     assert complaint in str(refusal.value)
 
 
-def test_tls_options_reach_an_https_target():
+def test_tls_options_reach_an_https_target() -> None:
     target = parse_target(
         "https://10.0.0.1:8443", insecure=True, ca_file=Path("ca.pem"), server_name="app.internal"
     )
@@ -84,13 +85,13 @@ def test_tls_options_reach_an_https_target():
     [{"insecure": True}, {"ca_file": Path("ca.pem")}, {"server_name": "app"}],
     ids=["insecure", "ca", "server name"],
 )
-def test_tls_options_for_a_target_without_tls_are_refused(options):
+def test_tls_options_for_a_target_without_tls_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="without TLS"):
         parse_target("3000", **options)
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_a_target_or_an_advice(text):
+def test_any_text_is_a_target_or_an_advice(text: str) -> None:
     try:
         target = parse_target(text)
     except ConfigError:

@@ -1,8 +1,9 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from helpers.control_server import ControlServer
 from moleport_agent.cli.app import moleport
@@ -10,13 +11,13 @@ from moleport_agent.cli.exits import MEANINGS
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch, tmp_path):
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("SERVER", "TOKEN", "TOKEN_FILE", "CA_FILE", "SECRET_DIR"):
         monkeypatch.delenv(f"MOLEPORT_{name}", raising=False)
     monkeypatch.setenv("MOLEPORT_CONFIG_DIR", str(tmp_path / "config"))
 
 
-def run(*arguments):
+def run(*arguments: str) -> Result:
     return CliRunner().invoke(moleport, arguments)
 
 
@@ -37,7 +38,7 @@ USAGE = {
 
 
 @pytest.mark.parametrize("arguments", USAGE.values(), ids=USAGE)
-def test_wrong_usage_and_settings_end_with_two_and_a_sentence(arguments):
+def test_wrong_usage_and_settings_end_with_two_and_a_sentence(arguments: list[str]) -> None:
     result = run(*arguments)
 
     assert result.exit_code == 2
@@ -45,7 +46,7 @@ def test_wrong_usage_and_settings_end_with_two_and_a_sentence(arguments):
     assert "Traceback" not in result.output
 
 
-def test_help_documents_every_exit_code():
+def test_help_documents_every_exit_code() -> None:
     result = run("--help")
 
     assert result.exit_code == 0
@@ -55,7 +56,9 @@ def test_help_documents_every_exit_code():
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 4), (403, 4), (404, 5), (409, 5), (503, 3)])
-def test_a_refusal_of_the_server_has_its_exit_code(monkeypatch, status, code):
+def test_a_refusal_of_the_server_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, status: int, code: int
+) -> None:
     monkeypatch.setenv("MOLEPORT_TOKEN", "secret")
     with ControlServer() as server:
         server.answer("GET", "/api/tunnels", {"error": "\x1b[2Jbecause"}, status=status)
@@ -66,13 +69,13 @@ def test_a_refusal_of_the_server_has_its_exit_code(monkeypatch, status, code):
     assert "\\x1b[2Jbecause" in result.stderr
 
 
-def test_a_server_that_is_away_ends_with_three(monkeypatch):
+def test_a_server_that_is_away_ends_with_three(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOLEPORT_TOKEN", "secret")
 
     assert run("list", "--server", "http://127.0.0.1:1").exit_code == 3
 
 
-def test_insecure_is_said_at_each_start(monkeypatch):
+def test_insecure_is_said_at_each_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOLEPORT_TOKEN", "secret")
 
     result = run("list", "--server", "https://127.0.0.1:1", "--insecure", "--json")
@@ -81,7 +84,7 @@ def test_insecure_is_said_at_each_start(monkeypatch):
     assert "NOT verified" in result.stderr
 
 
-def test_a_plain_tunnel_carries_neither_http_client_nor_view_nor_yaml():
+def test_a_plain_tunnel_carries_neither_http_client_nor_view_nor_yaml() -> None:
     script = (
         "import sys; import moleport_agent.cli, moleport_agent.cli.views,"
         " moleport_agent.cli.signals, moleport_agent.agent;"
@@ -95,11 +98,13 @@ def test_a_plain_tunnel_carries_neither_http_client_nor_view_nor_yaml():
     assert shown.stdout == "[]\n"
 
 
-def test_a_reader_that_leaves_causes_no_complaint():
+def test_a_reader_that_leaves_causes_no_complaint() -> None:
     script = "import sys, moleport_agent.cli as cli; sys.argv[1:] = ['--help']; cli.main()"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.close()
         complaint = process.stderr.read()
         process.wait(timeout=30)

@@ -23,9 +23,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("error", "code"), CASES, ids=[type(error).__name__ for error, _ in CASES])
-def test_each_error_has_its_exit_code(error, code):
+def test_each_error_has_its_exit_code(error: ClientError, code: int) -> None:
     assert exit_code(error) == code
 
 
-def test_every_exit_code_is_explained():
+def test_every_exit_code_is_explained() -> None:
     assert set(MEANINGS) == set(Exit)

@@ -1,17 +1,20 @@
+import asyncio
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from helpers.command_line import run
 from moleport_agent import agent
-from moleport_agent.events import TunnelOpened
+from moleport_agent.events import Observer, TunnelOpened
+from moleport_agent.settings import AgentSettings
 
 
 @pytest.fixture
-def environ(tmp_path):
+def environ(tmp_path: Path) -> dict[str, str]:
     return {
         "MOLEPORT_SERVER": "http://127.0.0.1:1",
         "MOLEPORT_TOKEN": "secret",
@@ -20,11 +23,11 @@ def environ(tmp_path):
 
 
 @pytest.fixture
-def started(monkeypatch):
+def started(monkeypatch: pytest.MonkeyPatch) -> list[AgentSettings]:
     """What the agent would have been started with; it ends at once with code 5."""
     seen = []
 
-    async def run_agent(settings, observe, *, stop):
+    async def run_agent(settings: AgentSettings, observe: Observer, *, stop: asyncio.Event) -> int:
         seen.append(settings)
         observe(TunnelOpened(settings.tunnels[0].name, "https://x.a", "3000"))
         return 5
@@ -33,7 +36,9 @@ def started(monkeypatch):
     return seen
 
 
-def test_http_hands_everything_to_the_agent(environ, started, tmp_path):
+def test_http_hands_everything_to_the_agent(
+    environ: dict[str, str], started: list[AgentSettings], tmp_path: Path
+) -> None:
     (tmp_path / "users").write_text("bob:two\n")
 
     result = run(
@@ -53,7 +58,9 @@ def test_http_hands_everything_to_the_agent(environ, started, tmp_path):
     assert result.stdout == "shop: https://x.a -> 3000\n"
 
 
-def test_tcp_hands_everything_to_the_agent(environ, started):
+def test_tcp_hands_everything_to_the_agent(
+    environ: dict[str, str], started: list[AgentSettings]
+) -> None:
     run("tcp", "db:5432", "--port", "20005", "--proxy-protocol", "v2", "--quiet", **environ)
 
     (tunnel,) = started[0].tunnels
@@ -61,7 +68,7 @@ def test_tcp_hands_everything_to_the_agent(environ, started):
     assert not started[0].report_requests
 
 
-def test_every_wrong_flag_is_named(environ, started):
+def test_every_wrong_flag_is_named(environ: dict[str, str], started: list[AgentSettings]) -> None:
     result = run("http", "3000", "--name", "a.b", "--allow-cidr", "x", **environ)
 
     assert result.exit_code == 2
@@ -71,7 +78,7 @@ def test_every_wrong_flag_is_named(environ, started):
 
 
 @pytest.fixture
-def tunnel_file(tmp_path):
+def tunnel_file(tmp_path: Path) -> Path:
     path = tmp_path / "moleport.yaml"
     path.write_text(
         textwrap.dedent("""
@@ -85,7 +92,9 @@ def tunnel_file(tmp_path):
     return path
 
 
-def test_start_takes_all_tunnels_and_the_files_server(environ, started, tunnel_file):
+def test_start_takes_all_tunnels_and_the_files_server(
+    environ: dict[str, str], started: list[AgentSettings], tunnel_file: Path
+) -> None:
     del environ["MOLEPORT_SERVER"]
 
     run("start", "-f", str(tunnel_file), **environ)
@@ -94,21 +103,25 @@ def test_start_takes_all_tunnels_and_the_files_server(environ, started, tunnel_f
     assert (started[0].server.url, started[0].connections) == ("http://127.0.0.1:2", 2)
 
 
-def test_start_takes_the_tunnels_that_are_named(environ, started, tunnel_file):
+def test_start_takes_the_tunnels_that_are_named(
+    environ: dict[str, str], started: list[AgentSettings], tunnel_file: Path
+) -> None:
     run("start", "-f", str(tunnel_file), "--connections", "1", "db", "db", **environ)
 
     assert [tunnel.name for tunnel in started[0].tunnels] == ["db"]
     assert started[0].connections == 1
 
 
-def test_start_refuses_a_name_that_the_file_does_not_have(environ, started, tunnel_file):
+def test_start_refuses_a_name_that_the_file_does_not_have(
+    environ: dict[str, str], started: list[AgentSettings], tunnel_file: Path
+) -> None:
     result = run("start", "-f", str(tunnel_file), "other", **environ)
 
     assert result.exit_code == 2
     assert "has no tunnel other; it has web, db" in result.stderr
 
 
-def test_a_real_agent_without_a_server_waits_and_ends_cleanly(tmp_path):
+def test_a_real_agent_without_a_server_waits_and_ends_cleanly(tmp_path: Path) -> None:
     script = "import moleport_agent.cli as cli; cli.main()"
     environ = {
         "MOLEPORT_SERVER": "http://127.0.0.1:1",
@@ -121,6 +134,7 @@ def test_a_real_agent_without_a_server_waits_and_ends_cleanly(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
+        assert process.stdout is not None
         assert "connecting" in process.stdout.readline()
         assert "offline" in process.stdout.readline()
         process.send_signal(signal.SIGTERM)

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -7,13 +9,15 @@ from helpers.control_server import ControlServer
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[ControlServer]:
     with ControlServer() as running:
         running.healthy()
         yield running
 
 
-def test_a_token_from_standard_input_is_tried_and_remembered(server, tmp_path):
+def test_a_token_from_standard_input_is_tried_and_remembered(
+    server: ControlServer, tmp_path: Path
+) -> None:
     result = run("login", server.url, text="secret\n", MOLEPORT_CONFIG_DIR=str(tmp_path))
 
     assert result.exit_code == 0, result.output
@@ -26,7 +30,7 @@ def test_a_token_from_standard_input_is_tried_and_remembered(server, tmp_path):
     assert run("list", MOLEPORT_CONFIG_DIR=str(tmp_path)).exit_code == 0
 
 
-def test_a_token_file_is_remembered_by_its_place(server, tmp_path):
+def test_a_token_file_is_remembered_by_its_place(server: ControlServer, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
 
     document = printed_json(
@@ -45,7 +49,7 @@ def test_a_token_file_is_remembered_by_its_place(server, tmp_path):
     assert profile == {"server": server.url, "token_file": str(tmp_path / "token")}
 
 
-def test_a_token_that_is_refused_is_not_remembered(server, tmp_path):
+def test_a_token_that_is_refused_is_not_remembered(server: ControlServer, tmp_path: Path) -> None:
     server.answer("GET", "/api/tunnels", {"error": "invalid token"}, status=401)
 
     result = run("login", server.url, text="secret\n", MOLEPORT_CONFIG_DIR=str(tmp_path))
@@ -54,7 +58,7 @@ def test_a_token_that_is_refused_is_not_remembered(server, tmp_path):
     assert not (tmp_path / "profile.json").exists()
 
 
-def test_a_server_that_is_away_can_be_remembered_unseen(tmp_path):
+def test_a_server_that_is_away_can_be_remembered_unseen(tmp_path: Path) -> None:
     arguments = ("login", "https://127.0.0.1:1", "--no-verify", "--insecure")
 
     result = run(*arguments, text="secret\n", MOLEPORT_CONFIG_DIR=str(tmp_path))
@@ -65,7 +69,7 @@ def test_a_server_that_is_away_can_be_remembered_unseen(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "two words"], ids=["empty", "words"])
-def test_what_is_no_token_is_refused(tmp_path, text):
+def test_what_is_no_token_is_refused(tmp_path: Path, text: str) -> None:
     result = run("login", "https://a", text=text, MOLEPORT_CONFIG_DIR=str(tmp_path))
 
     assert result.exit_code == 2

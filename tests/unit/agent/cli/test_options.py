@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,7 +8,7 @@ from moleport_agent.config import Layer
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch, tmp_path):
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MOLEPORT_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("MOLEPORT_SERVER", "https://environment")
     monkeypatch.setenv("MOLEPORT_TOKEN", "environment")
@@ -16,12 +17,12 @@ def _environment(monkeypatch, tmp_path):
     monkeypatch.delenv("MOLEPORT_SECRET_DIR", raising=False)
 
 
-def flags(**fields):
+def flags(**fields: Any) -> ConnectionFlags:
     nothing = {"server": None, "token_file": None, "ca_file": None, "secret_dir": None}
     return ConnectionFlags(**{"insecure": False, **nothing, **fields})
 
 
-def test_flags_are_stronger_than_the_environment(tmp_path):
+def test_flags_are_stronger_than_the_environment(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("file")
 
     settings = flags(server="https://flag", token_file=tmp_path / "token").resolve().settings
@@ -29,7 +30,9 @@ def test_flags_are_stronger_than_the_environment(tmp_path):
     assert (settings.url, settings.read_token()) == ("https://flag", "file")
 
 
-def test_a_secret_directory_is_stronger_than_the_environment_and_weaker_than_flags(tmp_path):
+def test_a_secret_directory_is_stronger_than_the_environment_and_weaker_than_flags(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "token").write_text("mounted")
     (tmp_path / "uri").write_text("https://mounted")
 
@@ -40,7 +43,7 @@ def test_a_secret_directory_is_stronger_than_the_environment_and_weaker_than_fla
     assert (mixed.url, mixed.read_token()) == ("https://flag", "mounted")
 
 
-def test_moleport_yaml_is_weaker_than_the_environment():
+def test_moleport_yaml_is_weaker_than_the_environment() -> None:
     layer = Layer(source="moleport.yaml", server="https://file", token_file=Path("/none"))
 
     settings = flags().resolve(file_layer=layer).settings
@@ -48,7 +51,7 @@ def test_moleport_yaml_is_weaker_than_the_environment():
     assert (settings.url, settings.read_token()) == ("https://environment", "environment")
 
 
-def test_warnings_go_to_standard_error(capsys):
+def test_warnings_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     flags(insecure=True).resolve_loudly()
 
     assert capsys.readouterr().err.startswith("warning: the certificate of https://environment")

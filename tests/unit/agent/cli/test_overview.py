@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from helpers.command_line import printed_json, run
@@ -15,7 +18,7 @@ TUNNEL = {
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[ControlServer]:
     with ControlServer() as running:
         running.healthy()
         running.answer("GET", "/api/server", {"version": "1.2.3", "domains": []})
@@ -23,7 +26,7 @@ def server():
 
 
 @pytest.fixture
-def environ(server, tmp_path):
+def environ(server: ControlServer, tmp_path: Path) -> dict[str, str]:
     return {
         "MOLEPORT_SERVER": server.url,
         "MOLEPORT_TOKEN": "secret",
@@ -31,7 +34,7 @@ def environ(server, tmp_path):
     }
 
 
-def test_tunnels_are_listed_in_columns(server, environ):
+def test_tunnels_are_listed_in_columns(server: ControlServer, environ: dict[str, str]) -> None:
     server.answer("GET", "/api/tunnels", [TUNNEL])
 
     result = run("list", **environ)
@@ -41,18 +44,18 @@ def test_tunnels_are_listed_in_columns(server, environ):
     assert row.split()[:2] == ["https://shop.example.com", "http"]
 
 
-def test_no_tunnels_are_a_sentence_and_an_empty_array(environ):
+def test_no_tunnels_are_a_sentence_and_an_empty_array(environ: dict[str, str]) -> None:
     assert "moleport http 3000" in run("list", **environ).stdout
     assert printed_json(run("list", "--json", **environ)) == []
 
 
-def test_tunnels_are_listed_as_json(server, environ):
+def test_tunnels_are_listed_as_json(server: ControlServer, environ: dict[str, str]) -> None:
     server.answer("GET", "/api/tunnels", [TUNNEL | {"key_of_a_newer_server": 1}])
 
     assert printed_json(run("list", "--json", **environ)) == [TUNNEL]
 
 
-def test_status_tells_version_and_counts(server, environ):
+def test_status_tells_version_and_counts(server: ControlServer, environ: dict[str, str]) -> None:
     assert printed_json(run("status", "--json", **environ)) == {
         "server": server.url,
         "ok": True,
@@ -63,7 +66,9 @@ def test_status_tells_version_and_counts(server, environ):
     }
 
 
-def test_status_of_a_server_without_extensions_still_tries_the_token(server, environ):
+def test_status_of_a_server_without_extensions_still_tries_the_token(
+    server: ControlServer, environ: dict[str, str]
+) -> None:
     server.answer("GET", "/api/server", None, status=404)
 
     result = run("status", **environ)
@@ -72,7 +77,9 @@ def test_status_of_a_server_without_extensions_still_tries_the_token(server, env
     assert "accepted" in result.stdout
 
 
-def test_status_with_a_wrong_token_shows_the_server_and_fails(server, environ):
+def test_status_with_a_wrong_token_shows_the_server_and_fails(
+    server: ControlServer, environ: dict[str, str]
+) -> None:
     server.answer("GET", "/api/server", {"error": "invalid token"}, status=401)
 
     result = run("status", **environ)

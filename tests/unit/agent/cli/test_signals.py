@@ -1,3 +1,4 @@
+import asyncio
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ SCRIPT = textwrap.dedent("""
 HANG = "await asyncio.Event().wait()"
 
 
-def start(*, before="", after="", stop_seconds=30):
+def start(*, before: str = "", after: str = "", stop_seconds: float = 30) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable,
@@ -37,7 +38,8 @@ def start(*, before="", after="", stop_seconds=30):
     )
 
 
-def next_line(process):
+def next_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
@@ -47,7 +49,9 @@ def next_line(process):
     [("", "uvloop"), ("sys.modules['uvloop'] = None", "asyncio.unix_events")],
     ids=["uvloop", "asyncio"],
 )
-def test_the_first_signal_asks_for_a_clean_end(number, before, loop):
+def test_the_first_signal_asks_for_a_clean_end(
+    number: signal.Signals, before: str, loop: str
+) -> None:
     with start(before=before) as process:
         assert next_line(process) == f"up {loop}"
         process.send_signal(number)
@@ -56,7 +60,7 @@ def test_the_first_signal_asks_for_a_clean_end(number, before, loop):
         assert process.wait(20) == 0
 
 
-def test_the_second_signal_ends_at_once_and_gives_the_terminal_back():
+def test_the_second_signal_ends_at_once_and_gives_the_terminal_back() -> None:
     with start(after=HANG) as process:
         next_line(process)
         process.send_signal(signal.SIGINT)
@@ -67,7 +71,7 @@ def test_the_second_signal_ends_at_once_and_gives_the_terminal_back():
         assert process.wait(20) == 130
 
 
-def test_a_clean_end_that_hangs_has_a_deadline():
+def test_a_clean_end_that_hangs_has_a_deadline() -> None:
     with start(after=HANG, stop_seconds=0.1) as process:
         next_line(process)
         process.send_signal(signal.SIGTERM)
@@ -75,7 +79,7 @@ def test_a_clean_end_that_hangs_has_a_deadline():
         assert process.wait(20) == 1
 
 
-def test_a_signal_that_the_parent_ignores_stays_ignored():
+def test_a_signal_that_the_parent_ignores_stays_ignored() -> None:
     with start(before="import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)") as process:
         next_line(process)
         process.send_signal(signal.SIGHUP)
@@ -85,18 +89,18 @@ def test_a_signal_that_the_parent_ignores_stays_ignored():
         assert process.wait(20) == 0
 
 
-def test_handlers_are_restored_afterwards():
+def test_handlers_are_restored_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
-    async def run(_stop):
+    async def run(_stop: asyncio.Event) -> int:
         return 5
 
     assert run_until_signalled(run, lambda: None) == 5
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_timeout_of_the_agent_is_not_taken_for_ours():
-    async def run(_stop):
+def test_a_timeout_of_the_agent_is_not_taken_for_ours() -> None:
+    async def run(_stop: asyncio.Event) -> int:
         raise TimeoutError("the agent's own")
 
     with pytest.raises(TimeoutError, match="the agent's own"):

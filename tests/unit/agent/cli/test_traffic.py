@@ -1,6 +1,10 @@
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from helpers.command_line import printed_json, run
 from helpers.control_server import ControlServer, stream_events
@@ -17,7 +21,7 @@ TUNNEL = {
 }
 
 
-def capture(number, **fields):
+def capture(number: int, **fields: Any) -> dict[str, Any]:
     return {
         "id": f"r{number}",
         "tunnel_id": "t1",
@@ -33,7 +37,7 @@ def capture(number, **fields):
     } | fields
 
 
-def event(number):
+def event(number: int) -> str:
     fields = {"request_id": f"r{number}", "tunnel_id": "t1", "label": "shop.example.com",
               "method": "GET", "path": f"/{number}", "status": 200, "duration_ms": 1.5,
               "request_bytes": 0, "response_bytes": 1, "peer": "1.2.3.4:5"}  # fmt: skip
@@ -41,7 +45,7 @@ def event(number):
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[ControlServer]:
     with ControlServer() as running:
         running.healthy()
         running.answer("GET", "/api/tunnels", [TUNNEL])
@@ -50,7 +54,7 @@ def server():
 
 
 @pytest.fixture
-def environ(server, tmp_path):
+def environ(server: ControlServer, tmp_path: Path) -> dict[str, str]:
     return {
         "MOLEPORT_SERVER": server.url,
         "MOLEPORT_TOKEN": "secret",
@@ -58,7 +62,9 @@ def environ(server, tmp_path):
     }
 
 
-def test_past_requests_are_shown_oldest_first(server, environ):
+def test_past_requests_are_shown_oldest_first(
+    server: ControlServer, environ: dict[str, str]
+) -> None:
     result = run("requests", "shop", "--no-follow", "--limit", "2", **environ)
 
     assert result.exit_code == 0
@@ -66,12 +72,14 @@ def test_past_requests_are_shown_oldest_first(server, environ):
     assert server.seen[-1].query == {"limit": "2"}
 
 
-def test_following_repeats_nothing_and_ends_with_the_servers_refusal(server, environ, monkeypatch):
+def test_following_repeats_nothing_and_ends_with_the_servers_refusal(
+    server: ControlServer, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(live_events, "BACKOFF_FIRST_SECONDS", 0.0)
     lost = "event: events.lost\ndata: {}\n\n"
     greet = stream_events([event(2), lost, event(3)], then_wait=False)
 
-    async def then_refuse(request):
+    async def then_refuse(request: web.Request) -> web.StreamResponse:
         server.answer("GET", "/api/events", {"error": "invalid token"}, status=401)
         return await greet(request)
 
@@ -87,7 +95,7 @@ def test_following_repeats_nothing_and_ends_with_the_servers_refusal(server, env
     assert result.exit_code == 4
 
 
-def test_a_path_cannot_command_the_terminal(server, environ):
+def test_a_path_cannot_command_the_terminal(server: ControlServer, environ: dict[str, str]) -> None:
     server.answer("GET", "/api/tunnels/t1/requests", [capture(1, path="/\x1b[2J")])
 
     result = run("requests", "--no-follow", **environ)
@@ -95,7 +103,7 @@ def test_a_path_cannot_command_the_terminal(server, environ):
     assert "/\\x1b[2J" in result.stdout
 
 
-def test_a_request_is_shown_with_its_bodies(server, environ):
+def test_a_request_is_shown_with_its_bodies(server: ControlServer, environ: dict[str, str]) -> None:
     server.answer("POST", "/api/tunnels/t1/replay/r1", capture(1, response_body="hi\nthere"))
 
     result = run("replay", "shop", "r1", **environ)
@@ -104,12 +112,12 @@ def test_a_request_is_shown_with_its_bodies(server, environ):
     assert server.seen[-1].query == {}
 
 
-def test_a_request_is_sent_again_when_asked(server, environ):
+def test_a_request_is_sent_again_when_asked(server: ControlServer, environ: dict[str, str]) -> None:
     server.answer("POST", "/api/tunnels/t1/replay/r1", capture(9))
 
     assert printed_json(run("replay", "shop", "r1", "--send", "--json", **environ))["id"] == "r9"
     assert server.seen[-1].query == {"send": "true"}
 
 
-def test_an_unknown_tunnel_ends_with_five(environ):
+def test_an_unknown_tunnel_ends_with_five(environ: dict[str, str]) -> None:
     assert run("replay", "none", "r1", **environ).exit_code == 5

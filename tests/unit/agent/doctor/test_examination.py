@@ -1,39 +1,41 @@
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from helpers.control_server import ControlServer
-from moleport_agent.config import Layer, resolve
+from moleport_agent.config import Layer, ResolvedServer, resolve
 from moleport_agent.doctor.examination import examine, is_healthy
-from moleport_agent.doctor.findings import CHECKS, Outcome
+from moleport_agent.doctor.findings import CHECKS, Finding, Outcome
 from moleport_agent.errors import ConfigError
 from moleport_agent.settings import Secret
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[ControlServer]:
     with ControlServer() as running:
         running.healthy()
         yield running
 
 
-def settings_for(url, **fields):
+def settings_for(url: str, **fields: Any) -> Callable[[], ResolvedServer]:
     return lambda: resolve([Layer(source="flags", server=url, **{"token": Secret("t")} | fields)])
 
 
-def outcomes(findings):
+def outcomes(findings: Iterable[Finding]) -> dict[str, str]:
     return {finding.check: finding.outcome.value for finding in findings}
 
 
-def test_a_healthy_way_passes_every_check_in_order(server):
+def test_a_healthy_way_passes_every_check_in_order(server: ControlServer) -> None:
     findings = list(examine(settings_for(server.url)))
 
     assert [finding.check for finding in findings] == list(CHECKS)
     assert is_healthy(findings)
 
 
-def test_wrong_settings_are_the_only_thing_that_is_looked_at():
-    def broken():
+def test_wrong_settings_are_the_only_thing_that_is_looked_at() -> None:
+    def broken() -> NoReturn:
         raise ConfigError(["no server: set it"])
 
     findings = list(examine(broken))
@@ -44,7 +46,7 @@ def test_wrong_settings_are_the_only_thing_that_is_looked_at():
     assert not is_healthy(findings)
 
 
-def test_a_missing_token_file_is_told_before_anything_is_dialled():
+def test_a_missing_token_file_is_told_before_anything_is_dialled() -> None:
     resolving = settings_for("http://127.0.0.1:1", token=None, token_file=Path("/none/token"))
 
     findings = list(examine(resolving))
@@ -53,7 +55,7 @@ def test_a_missing_token_file_is_told_before_anything_is_dialled():
     assert "/none/token" in findings[0].sentence
 
 
-def test_a_token_that_others_can_read_is_a_warning(server, tmp_path):
+def test_a_token_that_others_can_read_is_a_warning(server: ControlServer, tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("t")
     path.chmod(0o644)
@@ -64,7 +66,7 @@ def test_a_token_that_others_can_read_is_a_warning(server, tmp_path):
     assert is_healthy(findings)
 
 
-def test_what_builds_on_a_failure_is_skipped():
+def test_what_builds_on_a_failure_is_skipped() -> None:
     found = outcomes(examine(settings_for("http://127.0.0.1:1")))
 
     assert found["name resolution"] == "ok"
@@ -72,7 +74,7 @@ def test_what_builds_on_a_failure_is_skipped():
     assert found["tls"] == found["streaming"] == "skipped"
 
 
-def test_a_refused_token_leaves_what_needs_none(server):
+def test_a_refused_token_leaves_what_needs_none(server: ControlServer) -> None:
     server.answer("GET", "/api/tunnels", {"error": "invalid token"}, status=401)
 
     found = outcomes(examine(settings_for(server.url)))
@@ -85,7 +87,7 @@ def test_a_refused_token_leaves_what_needs_none(server):
     )
 
 
-def test_another_service_on_the_port_ends_the_round(server):
+def test_another_service_on_the_port_ends_the_round(server: ControlServer) -> None:
     server.answer("GET", "/api/status", "hello")
 
     findings = list(examine(settings_for(server.url)))
