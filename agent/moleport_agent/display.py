@@ -171,7 +171,8 @@ def _tunnels(state: ViewState, width: int) -> Table:
 
 
 def _counts(state: ViewState) -> Text:
-    text = Text(f"{state.total_requests} requests", style="dim")
+    noun = "request" if state.total_requests == 1 else "requests"
+    text = Text(f"{state.total_requests} {noun}", style="dim")
     if state.failed_requests:
         text.append(f"  {state.failed_requests} failed", style="red")
     return text
