@@ -1,0 +1,75 @@
+# Every command of the project; `make help` explains them. The tools live in .venv, nothing else on
+# the machine is changed. Two marks in .venv tell what is installed, so that a second run is quick.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+RUNTIME := .venv/.installed-runtime
+TOOLS := .venv/.installed-tools
+SOURCES := wire server agent tests examples tools
+
+# The first interpreter that is new enough; PYTHON=… chooses another one.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		&& echo "$$python" && break; done)
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(TOOLS) ## Install everything into .venv (quick when up to date)
+	@echo "Ready: $(BIN)/moleport, $(BIN)/moleport-server"
+
+.PHONY: up
+up: $(RUNTIME) ## Start a server, a sample site and an agent; show their public URLs and live requests
+	@exec $(BIN)/python examples/demo/run.py
+
+.PHONY: test
+test: $(TOOLS) ## Install what the tests need and run every test
+	@command -v curl >/dev/null || { echo "make test: curl is missing; some tests are visitors with curl. Install it, for example: sudo apt-get install curl" >&2; exit 1; }
+	$(BIN)/pytest
+
+.PHONY: check
+check: $(TOOLS) ## Format, lint, types, layers and unit tests: what every change has to pass
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit
+
+.PHONY: format
+format: $(TOOLS) ## Format the code and repair what ruff can repair
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+.PHONY: docs
+docs: $(TOOLS) ## Write the reference pages and pictures that are made from the code
+	$(BIN)/python -m moleport_server.config.reference docs/reference
+	$(BIN)/python -m moleport_server.metrics.reference
+	$(BIN)/python -m moleport_server.edge.reference
+	$(BIN)/python -m moleport_agent.cli.reference > docs/reference/cli.md
+	$(BIN)/python tools/terminal_picture.py
+
+.PHONY: clean
+clean: ## Remove .venv and everything that tools leave behind
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage dist build
+	find wire server agent tests examples tools -name __pycache__ -prune -exec rm -rf {} +
+
+# pip 25.1 is the first that knows dependency groups; a new .venv may come with an older one.
+$(RUNTIME): pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then echo "make: Python 3.11 or newer is needed; install it or name it: make PYTHON=/path/to/python3" >&2; exit 1; fi
+	@if [ ! -x $(BIN)/python ]; then $(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "make: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }; fi
+	@echo "Installing moleport into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server]'
+	@touch $@
+
+$(TOOLS): $(RUNTIME)
+	@echo "Installing the tools for tests and checks into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
