@@ -52,6 +52,9 @@ class LinkPort:
         self.link = Link(mux, index, self._schedule)
         self._room = room_bytes
         self.link.room = room_bytes
+        # With any other limit the link could be full while the transport is not, and nobody would
+        # tell when to go on.
+        transport.limit_buffer(room_bytes)
         self.received_at = self._loop.time()
         """When the last message came (loop time)."""
 

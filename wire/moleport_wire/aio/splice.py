@@ -39,6 +39,7 @@ class Splice(asyncio.Protocol):
         "_eof_received",
         "_is_ended",
         "_is_socket_eof",
+        "_is_write_paused",
         "_on_bytes",
         "_on_end",
         "_preface",
@@ -61,6 +62,7 @@ class Splice(asyncio.Protocol):
         self._eof_received = False
         self._is_socket_eof = False
         self._is_ended = False
+        self._is_write_paused = False
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -105,7 +107,7 @@ class Splice(asyncio.Protocol):
         if self._stream is None:
             # Nobody takes the bytes yet; the kernel's buffer is the bound.
             transport.pause_reading()
-        else:
+        elif not self._is_write_paused:
             self._stream.resume_reading()
         if self._eof_received:
             self._write_eof()
@@ -123,14 +125,22 @@ class Splice(asyncio.Protocol):
         self._is_socket_eof = True
         if self._stream is not None:
             self._stream.write_eof()
-        return not self._eof_received
+        transport = self._transport
+        # TLS cannot half-close: an open direction would be a promise that nobody keeps.
+        return transport is not None and transport.can_write_eof() and not self._eof_received
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End: orderly if both directions had ended, else reset the stream."""
+        """End: orderly if the socket's direction had ended, else reset the stream."""
         if self._is_ended:
             return
         stream = self._stream
-        if exc is None and self._is_socket_eof and self._eof_received:
+        if exc is None and self._is_socket_eof and stream is not None and not self._eof_received:
+            # TLS ends both directions at once. What the socket sent may still wait for credit and
+            # a reset would cut it, so the stream stays until its peer ends it.
+            self._transport = None
+            stream.resume_reading()
+            return
+        if exc is None and self._is_socket_eof:
             self._finish("")
             return
         if stream is not None:
@@ -139,11 +149,13 @@ class Splice(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Stop the stream: the socket's buffer is full."""
+        self._is_write_paused = True
         if self._stream is not None:
             self._stream.pause_reading()
 
     def resume_writing(self) -> None:
         """Let the stream go on."""
+        self._is_write_paused = False
         if self._stream is not None:
             self._stream.resume_reading()
 
@@ -157,12 +169,18 @@ class Splice(asyncio.Protocol):
             self._transport.write(data)
         elif self._early is not None:
             self._early.append(data)
+        elif self._stream is not None and not self._stream.queued_bytes:
+            # The socket ended in order, and everything it sent is out: now the peer may know that
+            # nobody takes its bytes.
+            self.end(Code.CANCEL, "connection closed")
 
     def stream_eof(self) -> None:
         """Half-close the socket behind everything written."""
         self._eof_received = True
         if self._transport is not None:
             self._write_eof()
+        elif self._early is None and self._is_socket_eof:
+            self._finish("")
 
     def stream_reset(self, code: int, reason: str) -> None:
         """Abort the socket: what was sent is not complete."""

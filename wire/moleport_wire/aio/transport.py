@@ -41,6 +41,13 @@ class MessageTransport(Protocol):
         """Bytes written but not yet taken by the kernel."""
         ...
 
+    def limit_buffer(self, limit_bytes: int) -> None:
+        """Ask the receiver to pause once so many bytes are buffered, and to resume at a quarter.
+
+        `pause_writing` is called exactly when `buffered_bytes` reaches the limit, so that whoever
+        stops at the limit is always told when to go on.
+        """
+
     def send(self, message: bytes) -> None:
         """Write one binary message; never blocks."""
 

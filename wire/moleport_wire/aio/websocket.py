@@ -18,15 +18,13 @@ import picows
 # The protocol class itself is exported for type checkers only in part; `ws_create_server` builds it
 # the same way, but cannot take over a connection whose first request was read already.
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
+from python_socks import ProxyError
 
 from moleport_wire.aio.sockets import format_peer, tune_socket
 from moleport_wire.aio.transport import MessageReceiver
 from moleport_wire.errors import WireError
 from moleport_wire.hoody.frames import MAX_MESSAGE_BYTES
 
-WRITE_BUFFER_BYTES: Final = 256 * 1024
-"""Above this the transport asks to pause: a queue of a few messages, not of seconds."""
-WRITE_RESUME_BYTES: Final = 64 * 1024
 CLOSE_SECONDS: Final = 1.0
 """How long an orderly close may take before the connection is dropped."""
 MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES
@@ -52,8 +50,7 @@ class WebSocketTransport(picows.WSListener):
     def __init__(self, receiver: MessageReceiver) -> None:
         self._receiver = receiver
         self._ws: picows.WSTransport | None = None
-        self._fragments: list[bytes] | None = None
-        self._fragment_bytes = 0
+        self._fragments: bytearray | None = None
         self._is_closing = False
         self._close_timer: asyncio.TimerHandle | None = None
         self.peer = ""
@@ -65,6 +62,14 @@ class WebSocketTransport(picows.WSListener):
         """Bytes written but not yet taken by the kernel."""
         ws = self._ws
         return 0 if ws is None else int(ws.underlying_transport.get_write_buffer_size())
+
+    def limit_buffer(self, limit_bytes: int) -> None:
+        """Set the water marks of the connection."""
+        if self._ws is not None:
+            # asyncio pauses above its mark, the port at its limit.
+            self._ws.underlying_transport.set_write_buffer_limits(
+                high=limit_bytes - 1, low=limit_bytes // 4
+            )
 
     def send(self, message: bytes) -> None:
         """Write one binary message; never blocks, ignored once closing."""
@@ -83,7 +88,9 @@ class WebSocketTransport(picows.WSListener):
         if ws is None or self._is_closing:
             return
         self._is_closing = True
-        ws.send_close(code, reason.encode()[:120])  # type: ignore[arg-type]
+        # A close frame takes 123 bytes of reason, whole characters only.
+        text = reason.encode()[:123].decode("utf-8", "ignore").encode()
+        ws.send_close(code, text)  # type: ignore[arg-type]  # takes any number
         # The peer answers with its own close frame and ends the connection; if it does not, we do.
         self._close_timer = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.abort)
 
@@ -99,7 +106,6 @@ class WebSocketTransport(picows.WSListener):
         """Start."""
         self._ws = transport
         underlying = transport.underlying_transport
-        underlying.set_write_buffer_limits(high=WRITE_BUFFER_BYTES, low=WRITE_RESUME_BYTES)
         tune_socket(underlying)
         self.peer = format_peer(underlying.get_extra_info("peername"))
         self._receiver.transport_opened(self)
@@ -111,8 +117,7 @@ class WebSocketTransport(picows.WSListener):
             if frame.fin:
                 self._receiver.message_received(frame.get_payload_as_bytes())
             else:
-                self._fragments = [frame.get_payload_as_bytes()]
-                self._fragment_bytes = frame.payload_size
+                self._fragments = bytearray(frame.get_payload_as_memoryview())
         elif kind == picows.WSMsgType.CONTINUATION:
             self._join(frame)
         elif kind == picows.WSMsgType.CLOSE:
@@ -126,14 +131,14 @@ class WebSocketTransport(picows.WSListener):
         fragments = self._fragments
         if fragments is None:
             return  # a continuation of a text message, which is ignored
-        self._fragment_bytes += frame.payload_size
-        if self._fragment_bytes > MAX_MESSAGE_BYTES:
+        if len(fragments) + frame.payload_size > MAX_MESSAGE_BYTES:
+            self._fragments = None
             self.close(1009, "message too big")
             return
-        fragments.append(frame.get_payload_as_bytes())
+        fragments += frame.get_payload_as_memoryview()
         if frame.fin:
             self._fragments = None
-            self._receiver.message_received(b"".join(fragments))
+            self._receiver.message_received(bytes(fragments))
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         """End."""
@@ -262,7 +267,7 @@ async def connect(
 
     Raises:
         UpgradeRefused: the server answered with another status, which it explains.
-        OSError: no connection.
+        OSError: no connection, the proxy refused, or the server does not speak the subprotocol.
         ssl.SSLError: TLS failed.
         TimeoutError: it took longer than `timeout_seconds`.
     """
@@ -271,7 +276,7 @@ async def connect(
         options["server_hostname"] = server_hostname
     try:
         async with asyncio.timeout(timeout_seconds):
-            await picows.ws_connect(
+            transport, _ = await picows.ws_connect(
                 lambda: WebSocketTransport(receiver),
                 url,
                 ssl_context=ssl_context,
@@ -283,9 +288,16 @@ async def connect(
                 proxy=proxy,
                 **options,
             )
+    except ProxyError as error:
+        raise ConnectionError(f"the proxy refused: {error}") from error
+    except picows.WSInvalidURL as error:
+        raise ConnectionError(f"not a usable address: {error}") from error
     except picows.WSHandshakeError as error:
         response = error.response
         if response is None:
             raise ConnectionError(str(error)) from error
         body = (error.raw_body or b"")[:2048].decode("utf-8", "replace")
         raise UpgradeRefused(int(response.status), body, dict(response.headers)) from error
+    if transport.response.headers.get("Sec-WebSocket-Protocol") != subprotocol:
+        transport.underlying_transport.abort()
+        raise ConnectionError(f"the server does not speak {subprotocol}")

@@ -30,6 +30,8 @@ from moleport_wire.hoody.window import (
 QUANTUM_BYTES: Final = 32 * 1024
 """What one stream may send before it is another's turn."""
 MAX_STREAM_ID: Final = 2**32 - 1
+_STREAM_TYPES: Final = frozenset({frames.EOF, frames.RESET, frames.STREAM_RESPONSE_HEAD})
+"""Frames that belong to one stream, besides STREAM_OPEN, DATA and WINDOW."""
 
 
 class MuxOwner(Protocol):
@@ -65,9 +67,10 @@ class Link:
         room: bytes that may still be written in this tick; set by the muxer, which knows how much
             waits in the transport.
         ready: streams with queued bytes and credit, in turn.
+        highest_seen: the last id that the peer opened on this link.
     """
 
-    __slots__ = ("_is_awake", "_mux", "_schedule", "batch", "index", "ready", "room")
+    __slots__ = ("_is_awake", "_mux", "_schedule", "batch", "highest_seen", "index", "ready", "room")
 
     def __init__(self, mux: Mux, index: int, schedule: Callable[[], None]) -> None:
         self._mux = mux
@@ -75,6 +78,7 @@ class Link:
         self.batch = MessageBatch()
         self.ready: deque[Stream] = deque()
         self.room = 0
+        self.highest_seen = 0
         self._is_awake = False
         self._schedule = schedule
 
@@ -232,7 +236,7 @@ class Mux:
             elif stream_id == 0 and frame_type != frames.STREAM_OPEN:
                 if frame_type == frames.WINDOW:
                     self._receive_session_credit(payload)
-                elif frame_type in (frames.EOF, frames.RESET, frames.STREAM_RESPONSE_HEAD):
+                elif frame_type in _STREAM_TYPES:
                     raise RemoteProtocolError(Code.PROTOCOL_ERROR, "stream frame on stream 0")
                 else:
                     self._owner.control_received(link, frame_type, payload)
@@ -243,9 +247,12 @@ class Mux:
         self, link: Link, frame_type: int, stream_id: int, payload: Payload
     ) -> None:
         if frame_type == frames.STREAM_OPEN:
-            if self._opens or stream_id <= self._highest_seen:
+            # Ids rise on each link; between links there is no order, so a lower id may come later.
+            is_new = stream_id > link.highest_seen and stream_id not in self._streams
+            if self._opens or not is_new:
                 raise RemoteProtocolError(Code.PROTOCOL_ERROR, f"STREAM_OPEN of id {stream_id}")
-            self._highest_seen = stream_id
+            link.highest_seen = stream_id
+            self._highest_seen = max(self._highest_seen, stream_id)
             self._owner.stream_opened(link, stream_id, payload)
             return
         if frame_type == frames.WINDOW:
@@ -259,6 +266,13 @@ class Mux:
                     del self._blocked[stream]
                     self._owner.stream_unblocked(stream)
             return
+        if frame_type not in _STREAM_TYPES:
+            # Before the id is looked at: an extension may give a frame any id that it likes.
+            if frame_type in frames.SKIPPED_TYPES:
+                return
+            raise RemoteProtocolError(
+                Code.PROTOCOL_ERROR, f"frame type 0x{frame_type:02x} on stream {stream_id}"
+            )
         stream = self._streams.get(stream_id)
         if stream is None:
             self._check_known(stream_id)
@@ -273,11 +287,9 @@ class Mux:
             stream._receive_reset(  # noqa: SLF001
                 int.from_bytes(data[:2], "big"), data[2:1026].decode("utf-8", "replace")
             )
-        elif frame_type in frames.SKIPPED_TYPES:
-            return
         else:
             raise RemoteProtocolError(
-                Code.PROTOCOL_ERROR, f"frame type 0x{frame_type:02x} on stream {stream_id}"
+                Code.PROTOCOL_ERROR, f"STREAM_RESPONSE_HEAD on byte stream {stream_id}"
             )
 
     def _note_received(self, size: int) -> None:

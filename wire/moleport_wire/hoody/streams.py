@@ -68,7 +68,6 @@ class Stream:
         "_pending_bytes",
         "_remote_open",
         "_send_credit",
-        "blocked_since",
         "id",
         "link",
         "receiver",
@@ -98,8 +97,6 @@ class Stream:
         self._is_writer_paused = False
         self._is_paused_by_us = False
         self._is_ready = False
-        self.blocked_since: float | None = None
-        """When it ran out of credit with bytes to send; set and cleared by the mux's observer."""
 
     @property
     def is_open(self) -> bool:
@@ -118,9 +115,9 @@ class Stream:
 
     def write(self, data: Payload) -> None:
         """Send bytes; never blocks, ignored after the end of our side."""
-        if not self._local_open or self._eof_queued:
-            return
         size = len(data)
+        if not self._local_open or self._eof_queued or not size:
+            return
         mux = self._mux
         link = self.link
         if (
@@ -130,10 +127,9 @@ class Stream:
             and not self._pending_bytes
             and link.room > 0
         ):
-            if size:
-                self._send_credit -= size
-                mux.send_credit -= size
-                link.send(frames.DATA, self.id, data)
+            self._send_credit -= size
+            mux.send_credit -= size
+            link.send(frames.DATA, self.id, data)
             return
         self._pending.append(data)
         self._pending_bytes += size
@@ -185,10 +181,12 @@ class Stream:
         if not self._remote_open:
             return
         self.receiver.stream_data(data)
+        if not self._remote_open:
+            return  # reset by its receiver; it gave its window back
         if self._is_paused_by_us:
             window.hold(size)
             self._mux.note_stalled(self)
-        elif self._remote_open:
+        else:
             self._grant(size)
 
     def _grant(self, size: int) -> None:
@@ -241,8 +239,7 @@ class Stream:
             mux.send_credit -= size
             self._pending_bytes -= size
             quantum -= size
-            if size:
-                self.link.send(frames.DATA, self.id, chunk)
+            self.link.send(frames.DATA, self.id, chunk)
         if not pending and self._eof_queued:
             self._eof_queued = False
             self._send_eof()
