@@ -32,6 +32,7 @@ from moleport_server.agents.flow import SWEEP_SECONDS, FlowWatch
 from moleport_server.agents.moleport import AgentSessions, SessionSettings
 from moleport_server.api.application import EVENT_STREAMS, make_app
 from moleport_server.api.ports import Region, ServerFacts
+from moleport_server.api.routing import EVENT_STREAM, Route
 from moleport_server.capture.record import CaptureIds
 from moleport_server.capture.ring import CaptureLimits, CaptureLog
 from moleport_server.capture.writer import CaptureWriter, WriterSettings
@@ -57,12 +58,15 @@ from moleport_server.metrics.instruments import (
     ApiMetrics,
     EdgeMetrics,
     ProcessMetrics,
+    RegistryMetrics,
 )
-from moleport_server.metrics.live import LiveGauges
+from moleport_server.metrics.lifecycle import LifecycleCounts
+from moleport_server.metrics.live import LiveNumbers
 from moleport_server.metrics.loop_lag import LoopLagProbe
 from moleport_server.readings import make_readings
 from moleport_server.registry.addresses import PublicAddresses
 from moleport_server.registry.journal import Journal
+from moleport_server.registry.observer import SessionEnd
 from moleport_server.registry.registry import Registry, RegistrySettings
 from moleport_server.store.captures import SqliteCaptureStore
 from moleport_server.store.directory import DataDirectory
@@ -222,6 +226,7 @@ class _Server:
         )
         tcp.registry = registry
         registry.on_tunnel_closed = lambda tunnel: captures.forget(tunnel.id)
+        registry.observer = LifecycleCounts(agent_metrics, RegistryMetrics.create(prometheus))
 
         admin = AdminToken(
             None if settings.auth.admin_token is None else settings.auth.admin_token.reveal(),
@@ -234,7 +239,9 @@ class _Server:
             read_admin_token=admin.read,
             limiter=_failure_limiter(per_minute, clock),
         )
+        authenticator.observe = partial(_count_login, agent_metrics, edge_metrics)
         gate = VisitorGate(clock, _failure_limiter(per_minute, clock), key=secrets.token_bytes(32))
+        gate.observe = partial(_count_password, agent_metrics)
         await stack.enter_async_context(gate)
 
         watch = FlowWatch(
@@ -305,8 +312,9 @@ class _Server:
             per_address=limits.connections_per_address_before_auth,
             in_all=limits.connections_before_auth,
         )
+        pre_auth.observe_refusal = edge_metrics.rate_limited.labels("before_auth").inc
         prometheus.register(
-            LiveGauges(
+            LiveNumbers(
                 make_readings(
                     registry=registry,
                     edge=edge,
@@ -336,7 +344,7 @@ class _Server:
             facts=facts,
             cors_origins=settings.api.cors_origins,
             tokens_are_admin=settings.api.tokens_are_admin,
-            observe=partial(_observe_call, api_metrics),
+            observe=partial(_count_call, api_metrics),
         )
         rest = web.AppRunner(self.rest, access_log=None, handle_signals=False)
         await rest.setup()
@@ -543,7 +551,9 @@ async def _revalidate(registry: Registry, authenticator: Authenticator) -> None:
         if key not in verdicts:
             verdicts[key] = await authenticator.revalidate(principal) is not None
         if not verdicts[key] and session.principal is principal:
-            await registry.close_session(session, "the token is not valid any more")
+            await registry.close_session(
+                session, "the token is not valid any more", cause=SessionEnd.REVOKED
+            )
 
 
 def _addresses(settings: ServerSettings) -> PublicAddresses:
@@ -602,6 +612,18 @@ def _rate_limiter(rate: float, clock: Clock) -> KeyedLimiter | None:
     return KeyedLimiter(rate, max(1.0, rate), clock) if rate else None
 
 
-def _observe_call(metrics: ApiMetrics, operation: str, status: int, seconds: float) -> None:
-    metrics.requests.labels(operation, "", str(status)).inc()
-    metrics.duration.labels(operation).observe(seconds)
+def _count_call(metrics: ApiMetrics, route: Route, status: int, seconds: float) -> None:
+    metrics.requests.labels(route.path, route.method, str(status)).inc()
+    # A stream of events lasts as long as somebody watches, which says nothing about the server.
+    if route.media_type != EVENT_STREAM:
+        metrics.duration.labels(route.path).observe(seconds)
+
+
+def _count_login(agents: AgentMetrics, edge: EdgeMetrics, kind: str, result: str) -> None:
+    agents.auth_attempts.labels(kind, result).inc()
+    if result == "limited":
+        edge.rate_limited.labels("login_failures").inc()
+
+
+def _count_password(agents: AgentMetrics, result: str) -> None:
+    agents.auth_attempts.labels("visitor", result).inc()

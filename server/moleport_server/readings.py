@@ -60,4 +60,11 @@ def make_readings(
         capture_queue_bytes=lambda: writer.queued_bytes,
         certificate_expirations=expirations,
         draining=is_draining,
+        credit_stall_seconds=lambda: {
+            "to_agent": flow.blocked_seconds,
+            "to_visitor": flow.stalled_seconds,
+        },
+        captures=lambda: captures.added,
+        captures_written=lambda: writer.written,
+        captures_dropped=lambda: {reason.value: n for reason, n in writer.dropped.items()},
     )

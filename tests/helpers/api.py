@@ -133,7 +133,7 @@ class ApiWorld:
             replay=self.replayer,
             clock=self.clock,
             facts=FACTS,
-            observe=lambda operation, status, _seconds: self.calls.append((operation, status)),
+            observe=lambda route, status, _seconds: self.calls.append((route.operation, status)),
             **self.options,
         )
 

@@ -7,12 +7,11 @@ from prometheus_client import CollectorRegistry
 from moleport_server.metrics.instruments import (
     AgentMetrics,
     ApiMetrics,
-    CaptureMetrics,
     EdgeMetrics,
     ProcessMetrics,
     RegistryMetrics,
 )
-from moleport_server.metrics.live import LiveGauges, Readings
+from moleport_server.metrics.live import LiveNumbers, Readings
 
 
 def quiet_readings() -> Readings:
@@ -32,6 +31,10 @@ def quiet_readings() -> Readings:
         capture_queue_bytes=lambda: 0,
         certificate_expirations=dict,
         draining=lambda: False,
+        credit_stall_seconds=dict,
+        captures=lambda: 0,
+        captures_written=lambda: 0,
+        captures_dropped=dict,
     )
 
 
@@ -43,7 +46,6 @@ class Everything:
     edge: EdgeMetrics
     agents: AgentMetrics
     tunnels: RegistryMetrics
-    captures: CaptureMetrics
     api: ApiMetrics
     process: ProcessMetrics
 
@@ -51,13 +53,12 @@ class Everything:
 def everything(readings: Readings | None = None) -> Everything:
     """Make and register all groups and the live gauges."""
     registry = CollectorRegistry()
-    registry.register(LiveGauges(readings or quiet_readings()))
+    registry.register(LiveNumbers(readings or quiet_readings()))
     return Everything(
         registry=registry,
         edge=EdgeMetrics.create(registry),
         agents=AgentMetrics.create(registry),
         tunnels=RegistryMetrics.create(registry),
-        captures=CaptureMetrics.create(registry),
         api=ApiMetrics.create(registry),
         process=ProcessMetrics.create(registry, version="1.2.3", python="3.11"),
     )

@@ -4,6 +4,7 @@ A stranger costs a socket, a TLS handshake and a buffer, so strangers are counte
 in all. An address has its own bound so that one stranger cannot use up the room of all others.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from moleport_server.access.addresses import limit_key
@@ -24,6 +25,8 @@ class PreAuthGate:
         self._in_all = in_all
         self._counts: dict[str, int] = {}
         self._total = 0
+        self.observe_refusal: Callable[[], None] = lambda: None
+        """Called for each connection that found no place."""
 
     @property
     def waiting(self) -> int:
@@ -35,6 +38,7 @@ class PreAuthGate:
         key = limit_key(address)
         count = self._counts.get(key, 0)
         if self._total >= self._in_all or count >= self._per_address:
+            self.observe_refusal()
             return False
         self._counts[key] = count + 1
         self._total += 1

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, Literal, NamedTuple, NoReturn
 
 from moleport_server.access.addresses import limit_key
 from moleport_server.access.rate_limits import KeyedLimiter
@@ -35,6 +35,11 @@ LOOKUPS: Final = 8
 LIMITED_LOOKUPS: Final = 2
 MAX_WAITING: Final = 256
 """Look-ups in line before further ones are refused."""
+
+
+CallerKind = Literal["agent", "api"]
+CheckResult = Literal["accepted", "rejected", "limited", "failed"]
+"""What became of a credential; `failed`: the store did not answer, so nothing is known."""
 
 
 class _Known(NamedTuple):
@@ -76,8 +81,12 @@ class Authenticator:
         self._lane = _Lane(LOOKUPS)
         self._limited_lane = _Lane(LIMITED_LOOKUPS)
         self._generation = 0
+        self.observe: Callable[[CallerKind, CheckResult], None] = lambda _kind, _result: None
+        """Called with the result of each credential that was checked."""
 
-    async def authenticate(self, secret: str, *, address: str) -> Principal:
+    async def authenticate(
+        self, secret: str, *, address: str, kind: CallerKind = "api"
+    ) -> Principal:
         """Return who the secret proves its bearer to be.
 
         Cancellation is safe.
@@ -85,6 +94,7 @@ class Authenticator:
         Args:
             secret: as it came; neither kept nor logged.
             address: IP address of the peer, for the limit of failures.
+            kind: who brings it, for `observe`.
 
         Raises:
             Unauthenticated: the secret is empty (`missing`), unknown, expired or suspended.
@@ -93,6 +103,21 @@ class Authenticator:
         """
         if not secret:
             raise Unauthenticated("missing token", missing=True)
+        result: CheckResult = "failed"
+        try:
+            principal = await self._check(secret, address)
+            result = "accepted"
+        except Unauthenticated:
+            result = "rejected"
+            raise
+        except RateLimited:
+            result = "limited"
+            raise
+        finally:
+            self.observe(kind, result)
+        return principal
+
+    async def _check(self, secret: str, address: str) -> Principal:
         # Lone surrogates come in with JSON and with odd headers; they must fail, not crash.
         digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
         if self._is_admin(digest):

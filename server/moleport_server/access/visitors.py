@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from moleport_server.access.addresses import is_inside, limit_key
+from moleport_server.access.authentication import CheckResult
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.clock import Clock
 from moleport_server.domain.tunnel import BasicCredential, VisitorRules
@@ -91,6 +92,8 @@ class VisitorGate:
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._running: dict[bytes, asyncio.Future[bool]] = {}
         self._is_closed = False
+        self.observe: Callable[[CheckResult], None] = lambda _: None
+        """Called with the result of each password that was checked, not of remembered ones."""
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="visitor-passwords")
 
     async def __aenter__(self) -> Self:
@@ -157,14 +160,18 @@ class VisitorGate:
             async with asyncio.timeout(VERIFY_SECONDS):
                 is_right = await asyncio.shield(running)
         except TimeoutError:
+            self.observe("failed")
             return Decision.BUSY
         except PasswordHashError:
             # Rules are checked when they are made; should a bad hash slip in, nobody passes.
             is_right = False
         if is_right:
+            self.observe("accepted")
             return Decision.ALLOW
         if self._limiter.take(limit_key(address)):
+            self.observe("limited")
             return Decision.RATE_LIMITED
+        self.observe("rejected")
         return Decision.NEEDS_AUTH
 
     def _start(

@@ -86,4 +86,4 @@ class FlowWatch:
             self.resets += 1
             stream.reset(Code.CALM_DOWN, "the visitor does not read and memory is short")
             stream.receiver.stream_reset(Code.CALM_DOWN, "stalled too long")
-            self._stalled.pop(stream, None)
+            self.stream_drained(stream)

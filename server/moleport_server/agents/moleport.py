@@ -27,6 +27,7 @@ from moleport_server.errors import (
     UpstreamBusy,
 )
 from moleport_server.registry.live import Session, Tunnel
+from moleport_server.registry.observer import SessionEnd
 from moleport_server.registry.registry import Claim, Registry
 from moleport_wire.aio.muxer import LinkPort
 from moleport_wire.aio.tasks import TaskOwner
@@ -203,7 +204,7 @@ class AgentConnection:
                 raise Unauthenticated("missing token", missing=True)
             async with asyncio.timeout(self._shared.settings.first_frame_seconds):
                 principal = await self._shared.authenticator.authenticate(
-                    secret, address=self._address
+                    secret, address=self._address, kind="agent"
                 )
             authorize_agent(principal, self._address)
             self._on_authenticated()
@@ -414,7 +415,9 @@ class AgentSession:
             extra={"session": self.record.id, "code": error.code, "reason": error.reason},
         )
         self.end(error.code, error.reason)
-        self._shared.registry.lose_session(self.record, error.reason, is_clean=True)
+        self._shared.registry.lose_session(
+            self.record, error.reason, is_clean=True, cause=SessionEnd.PROTOCOL
+        )
 
     def link_lost(self, port: LinkPort, close_code: int | None, reason: str) -> None:
         """Detach a connection; the primary's loss parks the session."""
@@ -619,7 +622,9 @@ class AgentSession:
         address = self.record.peer.rpartition(":")[0].strip("[]")
         try:
             async with asyncio.timeout(self._shared.settings.first_frame_seconds):
-                principal = await self._shared.authenticator.authenticate(secret, address=address)
+                principal = await self._shared.authenticator.authenticate(
+                    secret, address=address, kind="agent"
+                )
             if principal.token_id != self.record.principal.token_id:
                 raise Unauthenticated("the credential belongs to another token")
         except (ServerError, TimeoutError) as error:

@@ -147,5 +147,5 @@ async def _end_streams(app: web.Application) -> None:
     app[EVENT_STREAMS].close()
 
 
-def _ignore(_operation: str, _status: int, _seconds: float) -> None:
+def _ignore(_route: Route, _status: int, _seconds: float) -> None:
     """Observe nothing."""

@@ -31,8 +31,8 @@ LARGEST_BODY_BYTES: Final = 64 << 10
 """Bodies are small objects; a token with hundreds of patterns fits many times."""
 _BODY_SECONDS: Final = 10.0
 
-Observer = Callable[[str, int, float], None]
-"""Told the operation, the status and the seconds of each call; for metrics."""
+Observer = Callable[[Route, int, float], None]
+"""Told the route, the status and the seconds of each call; for metrics."""
 
 
 def bind(route: Route, gate: Gate, observe: Observer) -> WebHandler:
@@ -52,7 +52,7 @@ def bind(route: Route, gate: Gate, observe: Observer) -> WebHandler:
         except Exception as error:
             logger.exception("a call failed", extra={"operation": route.operation})
             response = problem_response(error, is_extension=route.is_extension)
-        observe(route.operation, response.status, loop.time() - started)
+        observe(route, response.status, loop.time() - started)
         return response
 
     return handle

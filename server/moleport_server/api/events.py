@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from moleport_server.api.authentication import Gate
-from moleport_server.api.routing import Call, Route
+from moleport_server.api.routing import EVENT_STREAM, Call, Route
 from moleport_server.api.timestamps import rfc3339
 from moleport_server.domain.token import Principal
 from moleport_server.errors import AccessError, InvalidRequest, QuotaExceeded, ServerError
@@ -131,7 +131,7 @@ class EventRoutes:
                 handler=self._watch,
                 family="events",
                 query=EventsQuery,
-                media_type="text/event-stream",
+                media_type=EVENT_STREAM,
                 errors=((429, "too many event streams are open"),),
                 is_extension=True,
                 deadline_seconds=None,
@@ -143,7 +143,7 @@ class EventRoutes:
         after = self._position(request.headers.get("Last-Event-ID"))
         # X-Accel-Buffering tells nginx to pass events as they come.
         response = web.StreamResponse(headers={"X-Accel-Buffering": "no"})
-        response.content_type = "text/event-stream"
+        response.content_type = EVENT_STREAM
         async with self._streams.opened():
             await response.prepare(request)
             if request.method == "HEAD":

@@ -35,6 +35,10 @@ class Access(Enum):
     """The admin only."""
 
 
+EVENT_STREAM: Final = "text/event-stream"
+"""The media type of answers that go on for as long as somebody watches."""
+
+
 class NoQuery(msgspec.Struct, frozen=True):
     """The query of calls that take none; whatever comes is ignored."""
 

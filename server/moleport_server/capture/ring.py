@@ -77,6 +77,8 @@ class CaptureLog:
         self._order: OrderedDict[int, tuple[_Ring, Capture]] = OrderedDict()
         self._bodied: OrderedDict[int, tuple[_Ring, Capture]] = OrderedDict()
         self._size = 0
+        self.added = 0
+        """Captures since the start, those included that were dropped meanwhile."""
 
     @property
     def size_bytes(self) -> int:
@@ -99,6 +101,7 @@ class CaptureLog:
             size += _body_bytes(capture)
             ring.bodied.append(capture)
             self._bodied[capture.sequence] = place
+        self.added += 1
         ring.captures.append(capture)
         self._order[capture.sequence] = place
         ring.size += size

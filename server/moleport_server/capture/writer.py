@@ -80,6 +80,7 @@ class CaptureWriter:
 
     Attributes:
         dropped: how many captures were lost, by reason; read by the metrics.
+        written: how many reached the store; read by the metrics.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class CaptureWriter:
         self._life: asyncio.Timeout | None = None
         self._deadline: float | None = None
         self.dropped: dict[DropReason, int] = dict.fromkeys(DropReason, 0)
+        self.written = 0
 
     @property
     def queued_bytes(self) -> int:
@@ -197,6 +199,7 @@ class CaptureWriter:
             async with asyncio.timeout(self._settings.write_seconds):
                 await self._store.add_captures(rows)
             written = True
+            self.written += count
         except StoreFull as error:
             self._fail(DropReason.STORE_FULL, count, error)
         except (StoreError, TimeoutError) as error:

@@ -351,7 +351,11 @@ class Exchange:
             self.refuse(Refusal.TUNNEL_NOT_FOUND)
             return
         may_send = self.method in IDEMPOTENT or not self._sent_any
-        if not tunnel.may_hold or not may_send or not edge.registry.holds.join(tunnel, self):
+        if not tunnel.may_hold or not may_send:
+            self.refuse(Refusal.AGENT_AWAY)
+            return
+        if not edge.registry.holds.join(tunnel, self):
+            edge.note_refused_hold()
             self.refuse(Refusal.AGENT_AWAY)
             return
         self._held_at = edge.monotonic()
@@ -581,6 +585,7 @@ class Exchange:
             return
         if self._held_at is not None and self.tunnel is not None:
             self._edge.registry.holds.leave(self.tunnel, self)
+            self._edge.note_abandoned_hold(self)
         self._release_upstream("the visitor left")
         self._end()
 

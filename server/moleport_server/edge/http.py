@@ -39,10 +39,11 @@ from moleport_server.edge.forwarding import (
 )
 from moleport_server.edge.pool import StreamPool, UpstreamConnection
 from moleport_server.edge.refusals import Refusal
+from moleport_server.edge.resets import stream_error_reason
 from moleport_server.registry.live import Tunnel
 from moleport_wire.aio.sockets import abort_with_reset, format_peer, keep_alive, tune_socket
 from moleport_wire.aio.tasks import TaskOwner
-from moleport_wire.hoody.frames import Code, Payload
+from moleport_wire.hoody.frames import Payload
 
 if TYPE_CHECKING:
     from moleport_server.access.rate_limits import KeyedLimiter
@@ -127,6 +128,11 @@ class HttpEdge:
         self.keeps_bodies = captures is not None and settings.capture_body_bytes > 0
         self._captures = captures
         self._metrics = metrics
+        self._accepted = {
+            b"http": metrics.connections.labels("edge-http", "accepted"),
+            b"https": metrics.connections.labels("edge-https", "accepted"),
+        }
+        self._durations = metrics.connection_duration.labels("http")
         self._tunnel_limiter = tunnel_limiter
         self._address_limiter = address_limiter
         self._prefix = request_id_prefix.encode()
@@ -282,9 +288,26 @@ class HttpEdge:
     def opened(self, connection: EdgeConnection) -> bool:
         """Register a connection; False when there are too many."""
         if len(self.connections) >= self.settings.max_connections:
+            self._metrics.connections.labels(f"edge-{connection.scheme.decode()}", "refused").inc()
             return False
         self.connections.add(connection)
+        self._accepted[connection.scheme].inc()
         return True
+
+    def closed(self, connection: EdgeConnection) -> None:
+        """Forget a connection; idempotent."""
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self._durations.observe(self.monotonic() - connection.opened_at)
+
+    def note_abandoned_hold(self, exchange: Exchange) -> None:
+        """Count a visitor that left while it was held."""
+        self._metrics.held.labels("http", "abandoned").inc()
+        self._metrics.hold_duration.observe(exchange.held_seconds)
+
+    def note_refused_hold(self) -> None:
+        """Count a visitor for whom the hold had no room."""
+        self._metrics.held.labels("http", "refused").inc()
 
     def drain(self) -> None:
         """Close idle connections, and the others after their answers."""
@@ -343,6 +366,7 @@ class EdgeConnection(asyncio.Protocol):
         "deadline",
         "is_trusted",
         "number",
+        "opened_at",
         "peer",
         "scheme",
     )
@@ -355,6 +379,7 @@ class EdgeConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self.scheme = b"https" if is_tls else b"http"
         self.number = next(EdgeConnection._numbers)
+        self.opened_at = edge.monotonic()
         self.peer = ""
         self.address = ""
         self.address_bytes = b""
@@ -410,7 +435,7 @@ class EdgeConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass the abort on to the service."""
-        self._edge.connections.discard(self)
+        self._edge.closed(self)
         self._is_closing = True
         raw = self._raw
         current, self._current = self._current, None
@@ -842,18 +867,3 @@ class EdgeConnection(asyncio.Protocol):
 _RULES: Final = {Decision.DENY_ADDRESS: "address", Decision.NEEDS_AUTH: "basic_auth"}
 
 _SCHEMES: Final = frozenset({b"http", b"https"})
-
-_STREAM_ERRORS: Final[dict[int, str]] = {
-    Code.PROTOCOL_ERROR: "protocol",
-    Code.STREAM_CLOSED: "session_lost",
-    Code.REFUSED: "refused",
-    Code.CANCEL: "cancel",
-    Code.CALM_DOWN: "calm_down",
-    Code.IDLE_TIMEOUT: "idle_timeout",
-    Code.TAKEOVER: "takeover",
-}
-
-
-def stream_error_reason(code: int) -> str:
-    """Return the bounded label of a reset code."""
-    return _STREAM_ERRORS.get(code, "other")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from moleport_server.access.addresses import is_inside
 from moleport_server.config.values import Endpoint
 from moleport_server.edge.plain_listener import ProxyPreamble, listen
+from moleport_server.edge.resets import stream_error_reason
 from moleport_server.edge.tls_listener import bind_listener
 from moleport_server.errors import NoSession, PortTaken, UpstreamBusy
 from moleport_server.registry.live import Tunnel
@@ -179,6 +180,11 @@ class TcpConnection(Splice):
         tunnel.request_count += 1
         self._join_or_hold()
 
+    def stream_reset(self, code: int, reason: str) -> None:
+        """Count how the stream died, and abort the visitor."""
+        self._edge.metrics.stream_errors.labels(stream_error_reason(code)).inc()
+        super().stream_reset(code, reason)
+
     def hold_ended(self, *, returned: bool) -> None:
         """Join when the agent is back, reset when nobody comes."""
         if self._held_at is not None:
@@ -207,9 +213,12 @@ class TcpConnection(Splice):
             self.attach(stream)
 
     def _hold(self) -> None:
-        if self.tunnel.may_hold and self._edge.registry.holds.join(self.tunnel, self):
+        if not self.tunnel.may_hold:
+            self.end(Code.CANCEL, "the agent is away")
+        elif self._edge.registry.holds.join(self.tunnel, self):
             self._held_at = self._edge.monotonic()
         else:
+            self._edge.metrics.held.labels("tcp", "refused").inc()
             self.end(Code.CANCEL, "the agent is away")
 
     def _count(self, to_visitor: int, to_agent: int) -> None:
@@ -224,6 +233,8 @@ class TcpConnection(Splice):
     def _ended_with(self, splice: Splice, reason: str) -> None:
         del splice, reason
         if self._held_at is not None:
+            self._edge.metrics.hold_duration.observe(self._edge.monotonic() - self._held_at)
+            self._edge.metrics.held.labels("tcp", "abandoned").inc()
             self._held_at = None
             self._edge.registry.holds.leave(self.tunnel, self)
         self._edge.closed(self, self._edge.monotonic() - self._started_at)

@@ -184,7 +184,7 @@ TUNNEL_CLOSES = _counter(
     "tunnel_closes_total",
     "Tunnels that ended.",
     protocol=PROTOCOLS,
-    reason=("unbound", "lease_over", "deleted", "revoked", "replaced"),
+    reason=("unbound", "lease_over", "deleted", "revoked"),
 )
 TUNNEL_DURATION = _histogram(
     "tunnel_duration_seconds",
@@ -198,13 +198,13 @@ LEASES_ENDED = _counter(
     result=("resumed", "expired", "released"),
 )
 
-# Capture.
+# Capture: counted by its owners, read at scrape time by `live`.
 CAPTURES = _counter("captures_total", "Requests that were captured in memory.")
 CAPTURES_WRITTEN = _counter("captures_written_total", "Captures that reached the database.")
 CAPTURES_DROPPED = _counter(
     "captures_dropped_total",
     "Captures that never reached the database.",
-    reason=("queue_full", "store_full", "store_failed", "closing"),
+    reason=("queue_full", "store_full", "store_error", "closing"),
 )
 
 # The REST API.

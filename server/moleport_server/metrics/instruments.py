@@ -29,7 +29,6 @@ class EdgeMetrics:
     rate_limited: Counter
     policy_denied: Counter
     stream_errors: Counter
-    credit_stall: Counter
     held: Counter
     hold_duration: Histogram
     retries: Counter
@@ -50,7 +49,6 @@ class EdgeMetrics:
             rate_limited=_counter(registry, catalogue.RATE_LIMITED),
             policy_denied=_counter(registry, catalogue.POLICY_DENIED),
             stream_errors=_counter(registry, catalogue.STREAM_ERRORS),
-            credit_stall=_counter(registry, catalogue.CREDIT_STALL),
             held=_counter(registry, catalogue.HELD),
             hold_duration=_histogram(registry, catalogue.HOLD_DURATION),
             retries=_counter(registry, catalogue.RETRIES),
@@ -95,24 +93,6 @@ class RegistryMetrics:
             tunnel_closes=_counter(registry, catalogue.TUNNEL_CLOSES),
             tunnel_duration=_histogram(registry, catalogue.TUNNEL_DURATION),
             leases_ended=_counter(registry, catalogue.LEASES_ENDED),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureMetrics:
-    """Captured requests on their way to the database."""
-
-    captured: Counter
-    written: Counter
-    dropped: Counter
-
-    @classmethod
-    def create(cls, registry: CollectorRegistry) -> Self:
-        """Register and return the group."""
-        return cls(
-            captured=_counter(registry, catalogue.CAPTURES),
-            written=_counter(registry, catalogue.CAPTURES_WRITTEN),
-            dropped=_counter(registry, catalogue.CAPTURES_DROPPED),
         )
 
 

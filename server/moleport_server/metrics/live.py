@@ -1,12 +1,13 @@
-"""Gauges that are read when Prometheus scrapes: what exists now is counted by its owner, not here.
+"""Numbers that are read when Prometheus scrapes: their owners know them, so nobody counts twice.
 
-A gauge that is moved up and down by hand drifts with the first forgotten path; these cannot.
+A gauge that is moved up and down by hand drifts with the first forgotten path; these cannot. The
+counters among them are plain numbers of parts that have no other use for metrics.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from moleport_server.metrics import catalogue
@@ -36,6 +37,12 @@ class Readings:
     certificate_expirations: Callable[[], Mapping[str, float]]
     """Place in the settings to Unix seconds."""
     draining: Callable[[], bool]
+    credit_stall_seconds: Callable[[], Mapping[str, float]]
+    """Keys `to_agent` and `to_visitor`; never falls."""
+    captures: Count
+    captures_written: Count
+    captures_dropped: Callable[[], Mapping[str, float]]
+    """By reason."""
 
 
 _SINGLE = {
@@ -56,9 +63,17 @@ _BY_PROTOCOL = {
     "connections_active": catalogue.CONNECTIONS_ACTIVE,
 }
 _BY_NAME = {"certificate_expirations": catalogue.CERTIFICATES}
+_COUNTS = {
+    "captures": catalogue.CAPTURES,
+    "captures_written": catalogue.CAPTURES_WRITTEN,
+}
+_COUNTS_BY_NAME = {
+    "credit_stall_seconds": catalogue.CREDIT_STALL,
+    "captures_dropped": catalogue.CAPTURES_DROPPED,
+}
 
 
-class LiveGauges(Collector):
+class LiveNumbers(Collector):
     """Reads everything once per scrape."""
 
     def __init__(self, readings: Readings) -> None:
@@ -73,6 +88,10 @@ class LiveGauges(Collector):
             yield _labelled(row, {key: numbers.get(key, 0) for key in row.labels["protocol"]})
         for name, row in _BY_NAME.items():
             yield _labelled(row, getattr(self._readings, name)())
+        for name, row in _COUNTS.items():
+            yield CounterMetricFamily(row.name, row.meaning, value=getattr(self._readings, name)())
+        for name, row in _COUNTS_BY_NAME.items():
+            yield _counts(row, getattr(self._readings, name)())
         tunnels = self._readings.tunnels_active()
         yield _single(catalogue.RUSTUNNEL_SESSIONS, self._readings.agents_connected())
         yield _single(catalogue.RUSTUNNEL_HTTP, tunnels.get("http", 0))
@@ -87,4 +106,12 @@ def _labelled(row: Row, numbers: Mapping[str, float]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(row.name, row.meaning, labels=list(row.labels))
     for key, number in numbers.items():
         family.add_metric([key], number)
+    return family
+
+
+def _counts(row: Row, numbers: Mapping[str, float]) -> CounterMetricFamily:
+    family = CounterMetricFamily(row.name, row.meaning, labels=list(row.labels))
+    (values,) = row.labels.values()
+    for value in values:
+        family.add_metric([value], numbers.get(value, 0))
     return family

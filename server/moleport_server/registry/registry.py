@@ -25,12 +25,29 @@ from moleport_server.access.visitor_rules import parse_rules
 from moleport_server.clock import Clock
 from moleport_server.domain.token import Principal
 from moleport_server.domain.tunnel import OPEN, TunnelProtocol, VisitorRules
-from moleport_server.errors import InvalidRequest, NameTaken, PortTaken, QuotaExceeded
+from moleport_server.errors import (
+    ConflictError,
+    Forbidden,
+    InvalidRequest,
+    LimitError,
+    NameTaken,
+    PortTaken,
+    QuotaExceeded,
+    ServerError,
+)
 from moleport_server.registry.addresses import PublicAddresses
 from moleport_server.registry.events import EventLog
 from moleport_server.registry.holds import Holds
 from moleport_server.registry.journal import Journal, Write
 from moleport_server.registry.live import Session, Tunnel
+from moleport_server.registry.observer import (
+    ClaimResult,
+    LeaseEnd,
+    RegistryObserver,
+    SessionEnd,
+    TunnelEnd,
+    Unobserved,
+)
 from moleport_server.registry.ports import PortListeners
 from moleport_server.store.base import Lease, StateStore, StoredSession, TunnelLogEntry
 from moleport_wire.aio.tasks import TaskOwner
@@ -117,6 +134,8 @@ class Registry:
         """Called when a tunnel loses its session; the edge forgets its pooled streams."""
         self.on_tunnel_closed: Callable[[Tunnel], None] = lambda _: None
         """Called when a tunnel was released for good."""
+        self.observer: RegistryObserver = Unobserved()
+        """Counts what begins and ends."""
 
     # Reading
 
@@ -251,6 +270,7 @@ class Registry:
             extra={"session": session.id, "peer": session.peer, "protocol": session.protocol},
         )
         self._publish_session("session.opened", session)
+        self.observer.session_opened(is_resumed=False)
 
     def find_resumable(self, session_id: str, principal: Principal) -> bool:
         """Whether this caller may resume that session, live or parked."""
@@ -269,6 +289,7 @@ class Registry:
         if old is not None:
             self._detach(old, may_hold=True, until=None)
             old.upstream.end(Code.NONE, "resumed on another connection")
+            self.observer.session_ended(SessionEnd.REPLACED)
         self._sessions[session.id] = session
         self._resumable.pop(session.id, None)
         self._remember(session)
@@ -278,6 +299,7 @@ class Registry:
             extra={"session": session.id, "peer": session.peer, "tunnels": len(tunnels)},
         )
         self._publish_session("session.resumed", session)
+        self.observer.session_opened(is_resumed=True)
         return tunnels
 
     def attach(self, session: Session, tunnels: Iterable[Tunnel]) -> None:
@@ -286,12 +308,15 @@ class Registry:
             if tunnel.session is None and self._tunnels.get(tunnel.id) is tunnel:
                 self._attach(tunnel, session, tunnel.bind_id)
                 self._save(tunnel)
+                self.observer.tunnel_claimed(tunnel.protocol, ClaimResult.RESUMED)
 
-    def lose_session(self, session: Session, reason: str, *, is_clean: bool) -> None:
+    def lose_session(
+        self, session: Session, reason: str, *, is_clean: bool, cause: SessionEnd | None = None
+    ) -> None:
         """Park a session whose connection is gone.
 
         After a clean goodbye its names are kept as well, but visitors are not held and the session
-        cannot be resumed.
+        cannot be resumed. `cause` is for an end that is neither a goodbye nor a loss.
         """
         if self._sessions.get(session.id) is not session:
             return  # superseded or already ended
@@ -317,9 +342,15 @@ class Registry:
         kind = "session.closed" if is_clean or not had_tunnels else "session.parked"
         logger.info(kind.replace(".", " "), extra={"session": session.id, "reason": reason})
         self._publish_session(kind, session, reason)
+        self.observer.session_ended(cause or (SessionEnd.GOODBYE if is_clean else SessionEnd.LOST))
 
     async def close_session(
-        self, session: Session, reason: str, *, drain_seconds: float = 0.0
+        self,
+        session: Session,
+        reason: str,
+        *,
+        drain_seconds: float = 0.0,
+        cause: SessionEnd = SessionEnd.CLOSED,
     ) -> None:
         """Begin to end a session for good: its tunnels are released, its agent is told why.
 
@@ -327,35 +358,39 @@ class Registry:
         """
         if drain_seconds > 0 and session.upstream.open_streams:
             session.upstream.drain(reason, drain_seconds)
-            work = self._end_drained(session, reason, drain_seconds)
+            work = self._end_drained(session, reason, drain_seconds, cause)
             self._tasks.start(work, "drain a session")
         else:
-            self._end_session(session, reason)
+            self._end_session(session, reason, cause)
 
-    async def _end_drained(self, session: Session, reason: str, drain_seconds: float) -> None:
+    async def _end_drained(
+        self, session: Session, reason: str, drain_seconds: float, cause: SessionEnd
+    ) -> None:
         deadline = self._clock.monotonic() + drain_seconds
         # Streams end one by one on the hot path, which must not pay for a waiter that is so rare.
         while session.upstream.open_streams and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        self._end_session(session, reason)
+        self._end_session(session, reason, cause)
 
-    def _end_session(self, session: Session, reason: str) -> None:
+    def _end_session(self, session: Session, reason: str, cause: SessionEnd) -> None:
         if self._sessions.get(session.id) is not session:
             return
         del self._sessions[session.id]
+        of_tunnels = TunnelEnd.REVOKED if cause is SessionEnd.REVOKED else TunnelEnd.DELETED
         for tunnel in list(session.tunnels.values()):
-            self._release(tunnel, reason)
+            self._release(tunnel, reason, of_tunnels)
         session.upstream.end(Code.PROTOCOL_ERROR, reason)
         self._journal.post("forget session", lambda: self._store.delete_session(session.id))
         logger.info("session closed", extra={"session": session.id, "reason": reason})
         self._publish_session("session.closed", session, reason)
+        self.observer.session_ended(cause)
 
     async def close_token(self, token_id: str, reason: str) -> None:
         """End everything of a token: sessions, leases, resumable sessions."""
         for session in [s for s in self._sessions.values() if s.principal.token_id == token_id]:
-            self._end_session(session, reason)
+            self._end_session(session, reason, SessionEnd.REVOKED)
         for tunnel in [t for t in self._tunnels.values() if t.token_id == token_id]:
-            self._release(tunnel, reason)
+            self._release(tunnel, reason, TunnelEnd.REVOKED)
         for stored in [s for s in self._resumable.values() if s.token_id == token_id]:
             del self._resumable[stored.id]
 
@@ -371,6 +406,13 @@ class Registry:
             PortTaken: the same for a port, or none is free.
             QuotaExceeded: too many tunnels.
         """
+        try:
+            return await self._claim(session, bind_id, claim)
+        except ServerError as error:
+            self.observer.tunnel_claimed(claim.protocol, _result_of(error))
+            raise
+
+    async def _claim(self, session: Session, bind_id: int, claim: Claim) -> Tunnel:
         self._check_quota(session)
         users = claim.basic_auth
         rules = _rules(None if users is None else list(users), claim.allowed_cidrs)
@@ -539,6 +581,7 @@ class Registry:
 
     def _take_over(self, tunnel: Tunnel, session: Session, bind_id: int) -> Tunnel:
         self._attach(tunnel, session, bind_id)
+        self.observer.tunnel_claimed(tunnel.protocol, ClaimResult.RESUMED)
         return tunnel
 
     def _new_tunnel(
@@ -575,13 +618,13 @@ class Registry:
         tunnel = session.tunnels.get(bind_id)
         if tunnel is None:
             return False
-        self._release(tunnel, reason)
+        self._release(tunnel, reason, TunnelEnd.UNBOUND)
         return True
 
     async def close_tunnel(self, tunnel: Tunnel, reason: str) -> None:
         """Release a tunnel by order of its owner: the agent is told, visitors are cut."""
         session = tunnel.session
-        self._release(tunnel, reason)
+        self._release(tunnel, reason, TunnelEnd.DELETED)
         if session is not None:
             session.upstream.unbind(tunnel, reason)
 
@@ -603,6 +646,7 @@ class Registry:
             self.holds.end(tunnel, returned=False)
         for session in list(self._sessions.values()):
             session.upstream.end(Code.NONE, reason)
+            self.observer.session_ended(SessionEnd.DRAINED)
         self._sessions.clear()
         for tunnel in self._tunnels.values():
             if tunnel.port is not None:
@@ -629,6 +673,8 @@ class Registry:
         self._evicted_at.pop(tunnel.id, None)
 
     def _attach(self, tunnel: Tunnel, session: Session, bind_id: int) -> None:
+        if tunnel.lease_until is not None:
+            self.observer.lease_ended(LeaseEnd.RESUMED)
         tunnel.session = session
         tunnel.session_id = session.id
         tunnel.bind_id = bind_id
@@ -662,9 +708,12 @@ class Registry:
                 self.holds.end(tunnel, returned=False)
         session.tunnels.clear()
 
-    def _release(self, tunnel: Tunnel, reason: str) -> None:
+    def _release(self, tunnel: Tunnel, reason: str, cause: TunnelEnd) -> None:
         if self._tunnels.get(tunnel.id) is not tunnel:
             return
+        if tunnel.lease_until is not None:
+            is_over = cause is TunnelEnd.LEASE_OVER
+            self.observer.lease_ended(LeaseEnd.EXPIRED if is_over else LeaseEnd.RELEASED)
         self._drop_from_session(tunnel)
         self._remove(tunnel)
         self.on_agent_left(tunnel)
@@ -681,6 +730,7 @@ class Registry:
             tunnel.token_id,
             {"tunnel_id": tunnel_id, "label": tunnel.label, "reason": reason},
         )
+        self.observer.tunnel_ended(tunnel.protocol, cause, max(0.0, at - tunnel.opened_at))
 
     def _log_opened(self, tunnel: Tunnel) -> None:
         entry = TunnelLogEntry(
@@ -713,6 +763,7 @@ class Registry:
                 "session_id": tunnel.session_id,
             },
         )
+        self.observer.tunnel_claimed(tunnel.protocol, ClaimResult.OPENED)
 
     def _remember(self, session: Session) -> None:
         stored = StoredSession(
@@ -777,7 +828,7 @@ class Registry:
             t for t in self._tunnels.values() if t.lease_until is not None and t.lease_until <= now
         ]
         for tunnel in over:
-            self._release(tunnel, "the lease is over")
+            self._release(tunnel, "the lease is over", TunnelEnd.LEASE_OVER)
         alive = {t.session_id for t in self._tunnels.values()}
         for session_id in [s for s in self._resumable if s not in alive]:
             del self._resumable[session_id]
@@ -792,6 +843,20 @@ def _rules(users: list[tuple[str, str]] | None, cidrs: Iterable[str] | None) -> 
         basic_auth=None if users is None else [{"user": u, "hash": h} for u, h in users],
         allowed_cidrs=None if cidrs is None else list(cidrs),
     )
+
+
+def _result_of(error: ServerError) -> ClaimResult:
+    match error:
+        case InvalidRequest():
+            return ClaimResult.INVALID
+        case Forbidden():
+            return ClaimResult.FORBIDDEN
+        case ConflictError():
+            return ClaimResult.TAKEN
+        case LimitError():
+            return ClaimResult.LIMITED
+        case _:
+            return ClaimResult.FAILED
 
 
 def _host(peer: str) -> str:

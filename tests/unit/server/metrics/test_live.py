@@ -4,11 +4,14 @@ from prometheus_client import CollectorRegistry
 
 from helpers.metrics import everything, quiet_readings
 from moleport_server.metrics import live
-from moleport_server.metrics.live import LiveGauges, Readings
+from moleport_server.metrics.live import LiveNumbers, Readings
 
 
 def test_each_reading_is_shown() -> None:
-    shown = live._SINGLE.keys() | live._BY_PROTOCOL.keys() | live._BY_NAME.keys()
+    tables = (
+        live._SINGLE, live._BY_PROTOCOL, live._BY_NAME, live._COUNTS, live._COUNTS_BY_NAME,
+    )  # fmt: skip
+    shown = set().union(*tables)
 
     assert shown == {field.name for field in fields(Readings)}
 
@@ -23,7 +26,7 @@ def test_gauges_tell_the_moment_of_the_scrape() -> None:
         draining=lambda: True,
     )
     registry = CollectorRegistry()
-    registry.register(LiveGauges(readings))
+    registry.register(LiveNumbers(readings))
     sessions.append(2)
 
     assert registry.get_sample_value("moleport_server_agents_connected") == 2
