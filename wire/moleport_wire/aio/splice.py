@@ -11,17 +11,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
-from moleport_wire.aio.sockets import abort_with_reset, tune_socket
+from moleport_wire.aio.sockets import ReadBuffer, abort_with_reset, tune_socket
 from moleport_wire.hoody.frames import Code, Payload
 from moleport_wire.hoody.streams import Stream
 
 WRITE_BUFFER_BYTES: Final = 256 * 1024
 """Above this the peer of the stream gets no more credit."""
 WRITE_RESUME_BYTES: Final = 64 * 1024
-READ_BYTES: Final = 64 * 1024
 
 
-class Splice(asyncio.Protocol):
+class Splice(asyncio.BufferedProtocol):
     """A socket's protocol and a stream's receiver in one.
 
     Made before either side exists: `stream` is set with `attach`, the socket by `connection_made`.
@@ -29,12 +28,14 @@ class Splice(asyncio.Protocol):
     is granted for them.
 
     Args:
+        buffer: what the socket is read into.
         on_end: called once when both directions have ended or one side broke, with a reason or "".
         on_bytes: called with (to the socket, from the socket) byte counts of each chunk, or None.
         preface: makes what the socket is sent before anything else, from its transport.
     """
 
     __slots__ = (
+        "_buffer",
         "_early",
         "_eof_received",
         "_is_ended",
@@ -49,10 +50,12 @@ class Splice(asyncio.Protocol):
 
     def __init__(
         self,
+        buffer: ReadBuffer,
         on_end: Callable[[Splice, str], None],
         on_bytes: Callable[[int, int], None] | None = None,
         preface: Callable[[asyncio.BaseTransport], bytes] | None = None,
     ) -> None:
+        self._buffer = buffer
         self._on_end = on_end
         self._on_bytes = on_bytes
         self._preface = preface
@@ -112,8 +115,17 @@ class Splice(asyncio.Protocol):
         if self._eof_received:
             self._write_eof()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the buffer for one read."""
+        del sizehint
+        return self._buffer.lend()
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Pass on to the stream."""
+        self.data_received(self._buffer.take(nbytes))
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on bytes that were read."""
         stream = self._stream
         if stream is not None:
             stream.write(data)

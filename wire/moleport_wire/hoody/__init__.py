@@ -2,6 +2,7 @@
 
     frames    the unit of the data plane, and how frames share a message
     messages  the JSON of the control plane
+    members   reads one JSON object, strictly
     window    credit: what a receiver grants, and when its windows grow
     streams   one byte flow: write, half close, reset, flow control in both directions
     mux       many streams over the links of one session, fairly

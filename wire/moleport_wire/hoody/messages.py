@@ -10,115 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from moleport_wire.errors import RemoteProtocolError
-from moleport_wire.hoody.frames import Code, Payload
+from moleport_wire.hoody.frames import Payload
+from moleport_wire.hoody.members import Members
 
 SUBPROTOCOL_V1: Final = "hoody-tunnel.v1"
 SUBPROTOCOL_V2: Final = "hoody-tunnel.v2"
 CAPABILITY_MULTI: Final = "multi-ws"
 CAPABILITY_MOLEPORT: Final = "moleport.1"
-MAX_TEXT: Final = 1024
-"""Longest text accepted in any member but lists of rules; longer ones are an attack or a bug."""
-
-T = TypeVar("T")
-
-
-def _violation(reason: str) -> RemoteProtocolError:
-    return RemoteProtocolError(Code.PROTOCOL_ERROR, reason)
-
-
-class Members:
-    """The members of one received JSON object, read with their types."""
-
-    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
-        self._name = name
-        self._values = values
-
-    @classmethod
-    def parse(cls, name: str, payload: Payload) -> Members:
-        """Parse a payload.
-
-        Raises:
-            RemoteProtocolError: it is not a JSON object in UTF-8.
-        """
-        try:
-            values = json.loads(bytes(payload))
-        except (ValueError, RecursionError) as error:
-            raise _violation(f"{name} is not JSON") from error
-        if not isinstance(values, dict):
-            raise _violation(f"{name} is not a JSON object")
-        return cls(name, values)
-
-    def _get(self, key: str, kind: type[T], *, required: bool) -> T | None:
-        value = self._values.get(key)
-        if value is None:
-            if required:
-                raise _violation(f"{self._name} lacks {key}")
-            return None
-        # bool is an int for Python, not for JSON.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise _violation(f"{self._name}.{key} is not of type {kind.__name__}")
-        return value
-
-    def text(self, key: str) -> str:
-        """Return a required text."""
-        value = self.optional_text(key)
-        if value is None:
-            raise _violation(f"{self._name} lacks {key}")
-        return value
-
-    def optional_text(self, key: str) -> str | None:
-        """Return a text or None."""
-        value = self._get(key, str, required=False)
-        if value is not None and len(value) > MAX_TEXT:
-            raise _violation(f"{self._name}.{key} is longer than {MAX_TEXT} characters")
-        return value
-
-    def integer(self, key: str, *, low: int = 0, high: int = 2**53) -> int:
-        """Return a required integer within bounds."""
-        value = self.optional_integer(key, low=low, high=high)
-        if value is None:
-            raise _violation(f"{self._name} lacks {key}")
-        return value
-
-    def optional_integer(self, key: str, *, low: int = 0, high: int = 2**53) -> int | None:
-        """Return an integer within bounds, or None."""
-        value = self._get(key, int, required=False)
-        if value is not None and not low <= value <= high:
-            raise _violation(f"{self._name}.{key} is not within {low} and {high}")
-        return value
-
-    def flag(self, key: str) -> bool:
-        """Return a boolean, False if absent."""
-        return bool(self._get(key, bool, required=False))
-
-    def texts(self, key: str, *, limit: int = 256) -> tuple[str, ...] | None:
-        """Return a list of texts, or None if absent."""
-        values = self._get(key, list, required=False)
-        if values is None:
-            return None
-        if len(values) > limit or not all(
-            isinstance(v, str) and len(v) <= MAX_TEXT for v in values
-        ):
-            raise _violation(f"{self._name}.{key} is not a list of at most {limit} texts")
-        return tuple(values)
-
-    def objects(self, key: str, *, limit: int = 256) -> list[Members] | None:
-        """Return a list of objects, or None if absent."""
-        values = self._get(key, list, required=False)
-        if values is None:
-            return None
-        if len(values) > limit or not all(isinstance(v, dict) for v in values):
-            raise _violation(f"{self._name}.{key} is not a list of at most {limit} objects")
-        return [Members(f"{self._name}.{key}", value) for value in values]
-
-    def object(self, key: str) -> Members | None:
-        """Return an object, or None if absent."""
-        value = self._get(key, dict, required=False)
-        return None if value is None else Members(f"{self._name}.{key}", value)
-
 
 _encode_json: Callable[[Any], str] = json.JSONEncoder(
     separators=(",", ":"), ensure_ascii=False
@@ -503,6 +403,12 @@ class UnbindErr:
         """Return the payload."""
         return encode({"bindId": self.bind_id, "code": self.code, "message": self.message})
 
+    @classmethod
+    def decode(cls, payload: Payload) -> UnbindErr:
+        """Read a payload."""
+        m = Members.parse("UNBIND_ERR", payload)
+        return cls(bind_id=m.integer("bindId"), code=m.text("code"), message=m.text("message"))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BindRevoked:
@@ -643,19 +549,18 @@ class Report:
     def decode(cls, payload: Payload) -> Report:
         """Read a payload."""
         m = Members.parse("REPORT", payload)
-        rows = m._get("requests", list, required=True) or []  # noqa: SLF001 - rows are arrays
-        try:
-            requests = tuple(
+        rows = m.rows("requests", (int, str, str, int, float, str))
+        return cls(
+            requests=tuple(
                 ReportedRequest(
-                    bind_id=int(row[0]),
-                    method=str(row[1]),
-                    path=str(row[2]),
-                    status=int(row[3]),
-                    duration_ms=float(row[4]),
-                    peer=str(row[5]),
+                    bind_id=bind_id,
+                    method=method,
+                    path=path,
+                    status=status,
+                    duration_ms=float(duration_ms),
+                    peer=peer,
                 )
-                for row in rows
-            )
-        except (TypeError, ValueError, LookupError, OverflowError) as error:
-            raise _violation("REPORT has a malformed row") from error
-        return cls(requests=requests, skipped=m.optional_integer("skipped") or 0)
+                for bind_id, method, path, status, duration_ms, peer in rows
+            ),
+            skipped=m.optional_integer("skipped") or 0,
+        )

@@ -70,7 +70,16 @@ class Link:
         highest_seen: the last id that the peer opened on this link.
     """
 
-    __slots__ = ("_is_awake", "_mux", "_schedule", "batch", "highest_seen", "index", "ready", "room")
+    __slots__ = (
+        "_is_awake",
+        "_mux",
+        "_schedule",
+        "batch",
+        "highest_seen",
+        "index",
+        "ready",
+        "room",
+    )
 
     def __init__(self, mux: Mux, index: int, schedule: Callable[[], None]) -> None:
         self._mux = mux
