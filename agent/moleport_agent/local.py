@@ -18,6 +18,7 @@ from moleport_agent.events import Observer, UpstreamFailed
 from moleport_agent.settings import Target, TunnelSettings
 from moleport_agent.trust import data_path_context
 from moleport_wire import proxy_protocol
+from moleport_wire.aio.sockets import ReadBuffer
 from moleport_wire.aio.splice import Splice
 from moleport_wire.aio.tasks import TaskOwner
 from moleport_wire.hoody.frames import Code
@@ -35,6 +36,7 @@ class LocalService:
         self._tasks = tasks
         self._tls = _tls_context(tunnel.target)
         self._splices: set[Splice] = set()
+        self._buffer = ReadBuffer()
 
     @property
     def open_connections(self) -> int:
@@ -45,7 +47,7 @@ class LocalService:
         """Connect to the target and splice it with the stream that `accept` makes."""
         version = self.tunnel.proxy_protocol
         preface = None if version is None else partial(_proxy_header, version, peer)
-        splice = Splice(self._ended, preface=preface)
+        splice = Splice(self._buffer, self._ended, preface=preface)
         self._splices.add(splice)
         splice.attach(accept(splice))
         self._tasks.start(self._connect(splice), "connect to local service")

@@ -43,7 +43,7 @@ from moleport_server.edge.access_log import AccessLog
 from moleport_server.edge.certificates import LocalAuthority
 from moleport_server.edge.front import Front
 from moleport_server.edge.http import EdgeSettings, HttpEdge
-from moleport_server.edge.plain_listener import ProxyPreamble, listen
+from moleport_server.edge.plain_listener import MakeProtocol, ProxyPreamble, listen
 from moleport_server.edge.redirect import RedirectConnection
 from moleport_server.edge.replay import Replayer
 from moleport_server.edge.tcp import TcpEdge
@@ -399,7 +399,7 @@ class _Server:
         def control(arrival: Arrival) -> asyncio.Protocol:
             return front.connection((arrival.address, arrival.port))
 
-        def https(arrival: Arrival) -> asyncio.Protocol:
+        def https(arrival: Arrival) -> asyncio.Protocol | asyncio.BufferedProtocol:
             if arrival.server_name == control_host:
                 return front.connection((arrival.address, arrival.port))
             return edge.connection(address=(arrival.address, arrival.port), is_tls=True)
@@ -428,7 +428,7 @@ class _Server:
                 "edge-https", preamble_of("edge_https"), metrics,
             )  # fmt: skip
         if listen_settings.edge_http is not None:
-            make: Callable[[tuple[str, int] | None], asyncio.Protocol]
+            make: MakeProtocol
             if listen_settings.edge_http_mode == "redirect":
                 make = lambda _: RedirectConnection(  # noqa: E731 - one of two factories
                     https_port, settings.limits.head_bytes, settings.limits.header_read_seconds
@@ -443,7 +443,7 @@ class _Server:
         self,
         stack: AsyncExitStack,
         endpoint: Endpoint,
-        make: Callable[[tuple[str, int] | None], asyncio.Protocol],
+        make: MakeProtocol,
         *,
         preamble: ProxyPreamble | None,
     ) -> None:
@@ -456,7 +456,7 @@ class _Server:
         stack: AsyncExitStack,
         endpoint: Endpoint,
         certificates: CertificateStore,
-        make: Callable[[Arrival], asyncio.Protocol],
+        make: Callable[[Arrival], asyncio.Protocol | asyncio.BufferedProtocol],
         gate: PreAuthGate,
         name: str,
         preamble: ProxyPreamble | None,

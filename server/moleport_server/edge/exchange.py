@@ -136,7 +136,7 @@ class Exchange:
         self.forwarded_for: bytes | None = None
         self.forwarded_host: bytes | None = None
         self.forwarded_proto: bytes | None = None
-        self.named: set[bytes] | None = None
+        self.named: frozenset[bytes] | None = None
         self.upgrade: bytes | None = None
         self.content_length = -1
         self.is_chunked = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 HOP_BY_HOP: Final = frozenset(
@@ -87,6 +88,9 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 
 BODILESS_STATUS: Final = frozenset({204, 304})
 
+MAX_HOST_BYTES: Final = 512
+"""A name has at most 253 characters; the rest is room for a port and for no surprises."""
+
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _ABSOLUTE: Final = re.compile(rb"(?i)https?://([^/?#]*)(.*)", re.DOTALL)
@@ -102,11 +106,14 @@ def is_host(value: bytes) -> bool:
     return _HOST.fullmatch(value) is not None
 
 
-def hostname_of(host: bytes) -> str:
+@lru_cache(maxsize=1024)
+def hostname_of(host: bytes) -> str | None:
     """Return the name that routes: lower case, without port and trailing dot.
 
-    `host` has passed `is_host`.
+    None if it is no authority (`is_host`). Remembered, since visitors name few hosts again and again.
     """
+    if len(host) > MAX_HOST_BYTES or not is_host(host):
+        return None
     name = host.lower()
     if name.startswith(b"["):
         name = name.partition(b"]")[0] + b"]"
@@ -126,14 +133,20 @@ def split_absolute(target: bytes) -> tuple[bytes, bytes] | None:
     return authority, path
 
 
-def tokens(value: bytes) -> set[bytes]:
+_HARMLESS: Final = frozenset({b"close", b"keep-alive", b"upgrade"})
+
+
+@lru_cache(maxsize=256)
+def tokens(value: bytes) -> frozenset[bytes]:
     """Return the lower-case members of a comma separated list, such as `Connection`."""
-    return {token.strip(b" \t").lower() for token in value.split(b",") if token.strip(b" \t")}
+    return frozenset(
+        token.strip(b" \t").lower() for token in value.split(b",") if token.strip(b" \t")
+    )
 
 
-def without_named(lines: list[bytes], names: set[bytes]) -> list[bytes]:
+def without_named(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
     """Drop the field lines that `Connection` named, `close` and `keep-alive` aside."""
-    gone = names - {b"close", b"keep-alive", b"upgrade"}
+    gone = names - _HARMLESS
     if not gone:
         return lines
     return [line for line in lines if line.partition(b":")[0].lower() not in gone]

@@ -1,8 +1,8 @@
 """The HTTP edge: visitors' HTTP/1.1 connections, parsed by llhttp, guarded by our own rules.
 
 `HttpEdge` is what all connections share; `EdgeConnection` is one visitor's connection, an
-`asyncio.Protocol` and the handler of its parser. There is no task and no await on the way of a request:
-bytes come in by `data_received`, the exchange writes to a stream, the answer comes back by a callback.
+`asyncio.BufferedProtocol` and the handler of its parser. There is no task and no await on the way of a
+request: bytes come in by `data_received`, the exchange writes to a stream, the answer comes back by a callback.
 
 Rules that llhttp does not enforce (measured on httptools 0.9) are enforced here: one Host field, no
 HTTP/0.9, no Transfer-Encoding in HTTP/1.0 or other than `chunked`, absolute form equal to Host, bounded
@@ -41,7 +41,13 @@ from moleport_server.edge.pool import StreamPool, UpstreamConnection
 from moleport_server.edge.refusals import Refusal
 from moleport_server.edge.resets import stream_error_reason
 from moleport_server.registry.live import Tunnel
-from moleport_wire.aio.sockets import abort_with_reset, format_peer, keep_alive, tune_socket
+from moleport_wire.aio.sockets import (
+    ReadBuffer,
+    abort_with_reset,
+    format_peer,
+    keep_alive,
+    tune_socket,
+)
 from moleport_wire.aio.tasks import TaskOwner
 from moleport_wire.hoody.frames import Payload
 
@@ -121,6 +127,7 @@ class HttpEdge:
         self.access_log = access_log
         self.pool = StreamPool(clock.monotonic)
         self.connections: set[EdgeConnection] = set()
+        self.buffer = ReadBuffer()
         self.is_draining = False
         self.now = clock.monotonic()
         """The time of the last sweep: good enough for deadlines, free to read."""
@@ -338,7 +345,7 @@ class HttpEdge:
         self._timer = asyncio.get_running_loop().call_later(1.0, self._sweep)
 
 
-class EdgeConnection(asyncio.Protocol):
+class EdgeConnection(asyncio.BufferedProtocol):
     """One visitor's connection."""
 
     __slots__ = (
@@ -448,6 +455,15 @@ class EdgeConnection(asyncio.Protocol):
             self._raw = None
             raw.abandon("the visitor left")
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the buffer for one read."""
+        del sizehint
+        return self._edge.buffer.lend()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.data_received(self._edge.buffer.take(nbytes))
+
     def data_received(self, data: bytes) -> None:
         """Parse, or relay after an upgrade."""
         raw = self._raw
@@ -479,10 +495,7 @@ class EdgeConnection(asyncio.Protocol):
             # A request that ends in the middle never becomes complete.
             self.abort()
             return False
-        self._is_closing = True
-        current = self._current
-        if current is not None:
-            current.keeps_alive = False
+        self._end_after_last()
         return True
 
     def pause_writing(self) -> None:
@@ -506,7 +519,8 @@ class EdgeConnection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         self._feeding = True
         try:
-            if len(data) <= SLICE_BYTES or not self._in_head:
+            is_small = len(data) <= SLICE_BYTES or not self._in_head
+            if is_small and len(self._waiting) < MAX_PIPELINED:
                 self._feed_piece(data)
             else:
                 self._feed_slices(data)
@@ -524,6 +538,10 @@ class EdgeConnection(asyncio.Protocol):
             end = position + SLICE_BYTES if self._in_head else len(data)
             self._feed_piece(data[position:end])
             position = end
+            if self._unfed:
+                # Early bytes behind a request for an upgrade: the rest of them is no HTTP either.
+                self._unfed += data[position:]
+                return
 
     def _feed_piece(self, data: bytes) -> None:
         if self._in_head:
@@ -567,6 +585,10 @@ class EdgeConnection(asyncio.Protocol):
         """A request starts."""
         if self._is_muted:
             return
+        if self._is_closing:
+            # Behind a request that ended the connection: nothing of it may reach the service.
+            self._parsing = None
+            return
         self._parsing = Exchange(self._edge, self)
         self._in_head = True
         self._field_count = 0
@@ -597,7 +619,7 @@ class EdgeConnection(asyncio.Protocol):
             exchange.accept = value
             exchange.lines.append(b"Accept: %b\r\n" % value)
         elif field is Field.CONNECTION:
-            exchange.named = tokens(value) | (exchange.named or set())
+            exchange.named = tokens(value) | (exchange.named or frozenset())
         elif field is Field.CONTENT_LENGTH:
             exchange.content_length = int(value) if value.isdigit() else -2
         elif field is Field.TRANSFER_ENCODING:
@@ -662,20 +684,18 @@ class EdgeConnection(asyncio.Protocol):
         if self._field_count > self._edge.settings.head_fields:
             return Refusal.HEAD_TOO_LARGE
         host = exchange.host
-        if host is None or exchange.content_length == -2 or not is_host(host):
+        hostname = None if host is None else hostname_of(host)
+        if host is None or hostname is None or exchange.content_length == -2:
             return Refusal.BAD_REQUEST
+        exchange.hostname = hostname
         if exchange.method == b"CONNECT":
             return Refusal.METHOD_NOT_ALLOWED
         target = exchange.target
-        if not target.startswith(b"/") and target != b"*":
+        if not target.startswith(b"/") and (target != b"*" or exchange.method != b"OPTIONS"):
             parts = split_absolute(target)
             if parts is None or parts[0].lower() != host.lower():
                 return Refusal.BAD_REQUEST
             exchange.target = parts[1]
-        try:
-            exchange.hostname = hostname_of(host)
-        except UnicodeDecodeError:
-            return Refusal.BAD_REQUEST
         if exchange.upgrade is not None:
             exchange.is_upgrade = (
                 exchange.upgrade.strip().lower() == b"websocket"
@@ -714,6 +734,8 @@ class EdgeConnection(asyncio.Protocol):
             logger.error("edge callback failed", exc_info=error.__context__ or error)
             self.abort()
             return
+        if self._is_closing:
+            return  # behind the last request that is answered
         exchange = self._parsing
         if exchange is not None and not self._in_head and exchange.host is not None:
             # The head was fine, its body is not: nothing of it may look complete to the service.
@@ -725,10 +747,7 @@ class EdgeConnection(asyncio.Protocol):
             return
         if self._current is not None or self._waiting:
             # Answers before it go out first; bytes behind `Connection: close` end here as well.
-            self._is_closing = True
-            for waiting in (self._current, *self._waiting):
-                if waiting is not None:
-                    waiting.keeps_alive = False
+            self._end_after_last()
             return
         self._refuse_head(Refusal.BAD_REQUEST, str(error))
 
@@ -741,8 +760,14 @@ class EdgeConnection(asyncio.Protocol):
             exchange.refuse(case, detail=detail)
         else:
             # Behind other requests: the connection ends after their answers.
-            self._is_closing = True
-            self._current.keeps_alive = False
+            self._end_after_last()
+
+    def _end_after_last(self) -> None:
+        """Answer what has arrived, read nothing more, and close behind the last answer."""
+        self._is_closing = True
+        last = self._waiting[-1] if self._waiting else self._current
+        if last is not None:
+            last.keeps_alive = False
 
     # For the exchange
 

@@ -13,6 +13,7 @@ import aiofastnet
 from moleport_server.access.addresses import is_inside
 from moleport_server.domain.tunnel import IPNetwork
 from moleport_wire import proxy_protocol
+from moleport_wire.aio.websocket import feed
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ PREAMBLE_SECONDS: Final = 5.0
 """A proxy sends its header with the connection; who does not is none."""
 
 Address = tuple[str, int]
-MakeProtocol = Callable[[Address | None], asyncio.Protocol]
+MakeProtocol = Callable[[Address | None], asyncio.Protocol | asyncio.BufferedProtocol]
 """Makes the protocol of a connection; the address is None unless a PROXY header told it."""
 
 
@@ -91,7 +92,9 @@ class PreambleConnection(asyncio.Protocol):
         protocol = self._make_protocol(source)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
-        if rest:
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            feed(protocol, rest)
+        elif rest:
             protocol.data_received(rest)
 
     def _cancel(self) -> None:

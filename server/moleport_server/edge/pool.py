@@ -104,7 +104,7 @@ class UpstreamConnection:
         self._fields = 0
         self._lines: list[bytes] = []
         self._reason = b""
-        self._named: set[bytes] | None = None
+        self._named: frozenset[bytes] | None = None
         self._length = -1
         self._is_chunked = False
         self._close_delimited = False
@@ -227,7 +227,7 @@ class UpstreamConnection:
             if value.strip().lower() != b"chunked":
                 self._close_delimited = True
         elif field is Field.CONNECTION:
-            self._named = (self._named or set()) | tokens(value)
+            self._named = tokens(value) | (self._named or frozenset())
         elif field is Field.UPGRADE:
             self._upgrade = value
         elif field is Field.REQUEST_ID:

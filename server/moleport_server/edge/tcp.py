@@ -18,7 +18,7 @@ from moleport_server.edge.resets import stream_error_reason
 from moleport_server.edge.tls_listener import bind_listener
 from moleport_server.errors import NoSession, PortTaken, UpstreamBusy
 from moleport_server.registry.live import Tunnel
-from moleport_wire.aio.sockets import format_peer, keep_alive
+from moleport_wire.aio.sockets import ReadBuffer, format_peer, keep_alive
 from moleport_wire.aio.splice import Splice
 from moleport_wire.hoody.frames import Code
 from moleport_wire.hoody.streams import Stream
@@ -48,6 +48,7 @@ class TcpEdge:
         self._preamble = preamble
         self._servers: dict[int, asyncio.AbstractServer] = {}
         self._connections: dict[Tunnel, set[TcpConnection]] = {}
+        self.buffer = ReadBuffer()
         self.metrics = metrics
         self.monotonic = clock.monotonic
         self.max_connections = max_connections
@@ -152,7 +153,7 @@ class TcpConnection(Splice):
     """One visitor of a TCP tunnel."""
 
     def __init__(self, edge: TcpEdge, tunnel: Tunnel, address: tuple[str, int] | None) -> None:
-        super().__init__(self._ended_with, self._count)
+        super().__init__(edge.buffer, self._ended_with, self._count)
         self._edge = edge
         self._told_address = address
         self._started_at = edge.monotonic()

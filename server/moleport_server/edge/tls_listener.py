@@ -114,7 +114,7 @@ class TlsListener:
         sock: socket.socket,
         certificates: CertificateStore,
         *,
-        make_protocol: Callable[[Arrival], asyncio.Protocol],
+        make_protocol: Callable[[Arrival], asyncio.Protocol | asyncio.BufferedProtocol],
         gate: Gate,
         handshake_seconds: float,
         preamble: Preamble | None = None,

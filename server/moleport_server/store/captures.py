@@ -9,9 +9,9 @@ import asyncio
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import aiosqlite
 
@@ -134,12 +134,18 @@ async def _open(path: Path) -> Database:
     return await Database.open(path, captures_schema(), synchronous="NORMAL")
 
 
+_COLUMN_NAMES: Final = tuple(field.name for field in fields(CaptureRow))
+
+
 def _columns(row: CaptureRow) -> dict[str, str | int | float | None]:
     # Visitors choose these texts, and one that is not valid Unicode must not lose its batch.
-    return {
-        name: value.encode("utf-8", "backslashreplace").decode() if type(value) is str else value
-        for name, value in asdict(row).items()
-    }
+    columns: dict[str, str | int | float | None] = {}
+    for name in _COLUMN_NAMES:
+        value = getattr(row, name)
+        if type(value) is str and not value.isascii():
+            value = value.encode("utf-8", "backslashreplace").decode()
+        columns[name] = value
+    return columns
 
 
 def _move_aside(path: Path) -> Path:
