@@ -316,6 +316,10 @@ class AgentSession:
         self._timer: asyncio.TimerHandle | None = None
         self._next_bind_id = 1
         self._pending_binds = 0
+        self._announced: set[int] = set()
+        """Binds that the agent was told about; it refuses streams of any other."""
+        self._unproven: dict[bytes, int] = {}
+        """Binds whose BIND_OK may still be under way, by the nonce of the PING sent after it."""
         self._wants_reports = hello.wants_reports
         self._reports: list[messages.ReportedRequest] = []
         self._reports_skipped = 0
@@ -356,6 +360,7 @@ class AgentSession:
         for index in range(1, granted):
             self._tickets[index] = (secrets.token_urlsafe(24), expires)
         self._next_bind_id = 1 + max((t.bind_id for t in tunnels), default=0)
+        self._announced.update(tunnel.bind_id for tunnel in tunnels)
         answer = messages.HelloOk(
             session_id=self.record.id,
             resumed=resumed,
@@ -446,15 +451,17 @@ class AgentSession:
 
     def open_stream(self, tunnel: Tunnel, receiver: StreamReceiver, peer: str) -> Stream:
         """Open a stream on the link with the fewest bytes queued."""
-        if self._is_ended:
+        bind_id = tunnel.bind_id
+        if self._is_ended or bind_id not in self._announced:
             raise NoSession("the agent is away")
         if self._mux.open_streams >= self._shared.settings.max_streams:
             raise UpstreamBusy("too many streams in this session")
         if self._shared.budget.is_exhausted:
             raise UpstreamBusy("memory for slow readers is used up")
         ports = self._ports
-        port = ports[0] if len(ports) == 1 else max(ports, key=_room)
-        bind_id = tunnel.bind_id
+        # On another connection than the first a stream could overtake its BIND_OK.
+        is_single = len(ports) == 1 or bind_id in self._unproven.values()
+        port = ports[0] if is_single else max(ports, key=_room)
         return self._mux.open(
             port.link,
             receiver,
@@ -606,6 +613,11 @@ class AgentSession:
                 tunnel_id=str(tunnel.id),
             ).encode(),
         )
+        self._announced.intersection_update(self.record.tunnels)
+        self._announced.add(bind_id)
+        if len(self._ports) > 1:
+            self._unproven[self._ping(None)] = bind_id
+        self._shared.registry.welcome(self.record, tunnel)
 
     def _receive_unbind(self, unbind: messages.Unbind) -> None:
         if self._shared.registry.unbind(self.record, unbind.bind_id, "released by its agent"):
@@ -650,15 +662,17 @@ class AgentSession:
             port.transport.ping()
         self._timer = self._loop.call_later(settings.ping_seconds, self._keep_alive)
 
-    def _ping(self, answered: asyncio.Future[bool] | None) -> None:
+    def _ping(self, answered: asyncio.Future[bool] | None) -> bytes:
         self._ping_count += 1
         nonce = self._ping_count.to_bytes(8, "big")
         self._pings[nonce] = (self._loop.time(), answered)
         while len(self._pings) > 16:  # unanswered ones of a peer that ignores pings
             del self._pings[next(iter(self._pings))]
         self._send(frames.PING, nonce)
+        return nonce
 
     def _receive_pong(self, nonce: bytes) -> None:
+        self._unproven.pop(nonce, None)
         sent = self._pings.pop(nonce, None)
         if sent is None:
             return

@@ -303,12 +303,13 @@ class Registry:
         return tunnels
 
     def attach(self, session: Session, tunnels: Iterable[Tunnel]) -> None:
-        """Make tunnels of a resumed session live, once its agent is ready for streams."""
+        """Make tunnels of a resumed session live; call it when the agent is ready for streams."""
         for tunnel in tunnels:
             if tunnel.session is None and self._tunnels.get(tunnel.id) is tunnel:
                 self._attach(tunnel, session, tunnel.bind_id)
                 self._save(tunnel)
                 self.observer.tunnel_claimed(tunnel.protocol, ClaimResult.RESUMED)
+                self.welcome(session, tunnel)
 
     def lose_session(
         self, session: Session, reason: str, *, is_clean: bool, cause: SessionEnd | None = None
@@ -399,6 +400,9 @@ class Registry:
     async def claim(self, session: Session, bind_id: int, claim: Claim) -> Tunnel:
         """Give a session an address for one tunnel; durable when this returns.
 
+        The caller tells the agent and then calls `welcome`. Until then its `open_stream` has to raise
+        `NoSession` for this bind: an agent refuses streams of a bind that it was not told about.
+
         Raises:
             Forbidden: outside of the token's grant.
             InvalidRequest: the wish makes no sense.
@@ -414,8 +418,7 @@ class Registry:
 
     async def _claim(self, session: Session, bind_id: int, claim: Claim) -> Tunnel:
         self._check_quota(session)
-        users = claim.basic_auth
-        rules = _rules(None if users is None else list(users), claim.allowed_cidrs)
+        rules = _claimed_rules(claim)
         if claim.protocol is TunnelProtocol.HTTP:
             tunnel = await self._claim_hostname(session, bind_id, claim)
         else:
@@ -426,6 +429,12 @@ class Registry:
         if session.id not in self._sessions or tunnel.session is not session:
             raise NameTaken("the session ended meanwhile")
         return tunnel
+
+    def welcome(self, session: Session, tunnel: Tunnel) -> None:
+        """End the hold of a tunnel: its agent knows the address and takes streams."""
+        if tunnel.session is session:
+            self.on_agent_returned(tunnel)
+            self.holds.end(tunnel, returned=True)
 
     def _check_quota(self, session: Session) -> None:
         if len(session.tunnels) >= self._settings.max_tunnels_per_session:
@@ -611,6 +620,8 @@ class Registry:
             session_id=session.id,
             bind_id=bind_id,
             opened_at=self._clock.now(),
+            # From the first moment on: a port listens before the claim is complete.
+            rules=_claimed_rules(claim),
         )
 
     def unbind(self, session: Session, bind_id: int, reason: str) -> bool:
@@ -682,15 +693,6 @@ class Registry:
         tunnel.may_hold = True
         tunnel.client_addr = session.peer
         session.tunnels[bind_id] = tunnel
-        # The agent may learn of its address after the first visitor did: streams that come before
-        # BIND_OK carry the bind id, which the agent knows only from BIND_OK. So visitors wait for
-        # the next tick, when BIND_OK has been queued before their streams.
-        asyncio.get_running_loop().call_soon(self._welcome, tunnel, session)
-
-    def _welcome(self, tunnel: Tunnel, session: Session) -> None:
-        if tunnel.session is session:
-            self.on_agent_returned(tunnel)
-            self.holds.end(tunnel, returned=True)
 
     def _drop_from_session(self, tunnel: Tunnel) -> None:
         session = tunnel.session
@@ -843,6 +845,11 @@ def _rules(users: list[tuple[str, str]] | None, cidrs: Iterable[str] | None) -> 
         basic_auth=None if users is None else [{"user": u, "hash": h} for u, h in users],
         allowed_cidrs=None if cidrs is None else list(cidrs),
     )
+
+
+def _claimed_rules(claim: Claim) -> VisitorRules:
+    users = claim.basic_auth
+    return _rules(None if users is None else list(users), claim.allowed_cidrs)
 
 
 def _result_of(error: ServerError) -> ClaimResult:

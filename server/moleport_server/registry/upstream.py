@@ -62,7 +62,7 @@ class Upstream(Protocol):
 
         Raises:
             UpstreamBusy: a stream or memory cap is reached.
-            NoSession: the session is gone.
+            NoSession: the session is gone, or its agent was not told about the tunnel yet.
         """
         ...
 
