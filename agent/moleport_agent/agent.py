@@ -27,6 +27,7 @@ from moleport_agent.events import (
     TunnelRefused,
 )
 from moleport_agent.local import LocalService
+from moleport_agent.name_memory import NameMemory
 from moleport_agent.session import BindRefused, DriverSession, Ending
 from moleport_agent.settings import AgentSettings, Secret, TunnelSettings
 from moleport_wire.aio.tasks import TaskOwner
@@ -115,6 +116,7 @@ class _Agent:
         self._hashes: dict[str, tuple[messages.BasicUser, ...]] = {}
         self._names: dict[str, str] = {}
         """Public host name or port that each tunnel had last."""
+        self._memory = NameMemory(settings.memory_file)
         self._refused: set[str] = set()
         self._session_id: str | None = None
         self._binds: dict[int, str] = {}
@@ -256,15 +258,22 @@ class _Agent:
             self._names[name] = parts.hostname
         elif parts.port is not None:
             self._names[name] = str(parts.port)
+        is_drawn = tunnel.hostname is None and tunnel.subdomain is None and tunnel.port is None
+        if is_drawn and name in self._names:
+            self._memory.remember(self._memory_key(tunnel), self._names[name])
         self._observe(TunnelOpened(name, public_url, tunnel.target.text))
 
+    def _memory_key(self, tunnel: TunnelSettings) -> str:
+        server = self._settings.server.url
+        return f"{server} {tunnel.protocol} {tunnel.name} {tunnel.target.text}"
+
     async def _request(self, tunnel: TunnelSettings) -> messages.Bind:
-        last = self._names.get(tunnel.name)
+        last = self._names.get(tunnel.name) or self._memory.recall(self._memory_key(tunnel))
         hostname, port = tunnel.hostname, tunnel.port
         is_wish = False
         if tunnel.protocol == "http" and hostname is None and tunnel.subdomain is None:
             hostname, is_wish = last, last is not None
-        elif tunnel.protocol == "tcp" and port is None and last is not None:
+        elif tunnel.protocol == "tcp" and port is None and last is not None and last.isdigit():
             port, is_wish = int(last), True
         host_header = tunnel.host_header
         if host_header == "rewrite":

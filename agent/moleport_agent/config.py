@@ -90,6 +90,13 @@ def config_directory(environ: Mapping[str, str]) -> Path:
     return platformdirs.user_config_path("moleport", appauthor=False)
 
 
+def memory_file(environ: Mapping[str, str]) -> Path:
+    """Tell where the agent remembers names: beside the profile, or the platform's place for state."""
+    if chosen := environ.get("MOLEPORT_CONFIG_DIR"):
+        return Path(chosen) / "names.json"
+    return platformdirs.user_state_path("moleport", appauthor=False) / "names.json"
+
+
 def environment_layers(environ: Mapping[str, str]) -> list[Layer]:
     """Make the layers of the environment: its variables, then the Secret directory it names.
 

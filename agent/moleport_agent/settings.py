@@ -88,3 +88,5 @@ class AgentSettings:
     """Whether the server tells about each request, for the live view."""
     token_poll_seconds: float = 5.0
     """How often the token file is looked at."""
+    memory_file: Path | None = None
+    """Where the last names of unnamed tunnels are remembered; None: nowhere."""

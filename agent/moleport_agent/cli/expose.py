@@ -12,6 +12,7 @@ from moleport_agent.cli.options import (
     connection_options,
     running_options,
 )
+from moleport_agent.config import environment, memory_file
 from moleport_agent.errors import ConfigError
 from moleport_agent.settings import AgentSettings, ServerSettings, TunnelSettings
 from moleport_agent.tunnels import Problem, TunnelEntry, make_tunnel
@@ -200,6 +201,7 @@ def _run(
         tunnels=tunnels,
         connections=connections or 1,
         report_requests=not output.quiet,
+        memory_file=memory_file(environment()),
     )
     with open_view(settings, output) as (observe, restore):
         code = run_until_signalled(lambda stop: run_agent(settings, observe, stop=stop), restore)

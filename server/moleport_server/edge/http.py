@@ -45,6 +45,7 @@ from moleport_wire.aio.sockets import (
     ReadBuffer,
     abort_with_reset,
     format_peer,
+    half_close,
     keep_alive,
     tune_socket,
 )
@@ -424,6 +425,7 @@ class EdgeConnection(asyncio.BufferedProtocol):
         # The loop's promise for stream sockets; C transports do not inherit from asyncio.Transport.
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
+        settle_reading(transport)
         edge = self._edge
         peername: Any = self._address or transport.get_extra_info("peername")
         self.peer = format_peer(peername)
@@ -781,11 +783,8 @@ class EdgeConnection(asyncio.BufferedProtocol):
 
     def write_eof(self) -> None:
         """End our direction of an upgraded connection."""
-        transport = self._transport
-        if transport.can_write_eof():
-            transport.write_eof()
-        else:
-            transport.close()
+        if not half_close(self._transport):
+            self._transport.close()
 
     def pause_reading(self) -> None:
         """Stop reading; calls nest."""
@@ -864,8 +863,7 @@ class EdgeConnection(asyncio.BufferedProtocol):
         while self._pause_reasons:
             self.resume_reading()
         self.deadline = self._edge.monotonic() + LINGER_SECONDS
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        half_close(self._transport)
 
     def drain(self) -> None:
         """Close when idle; otherwise the answer under way is the last."""

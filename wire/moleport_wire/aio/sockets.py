@@ -78,3 +78,32 @@ def abort_with_reset(transport: asyncio.Transport) -> None:
         with contextlib.suppress(OSError):  # the socket is gone already
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()
+
+
+def half_close(transport: asyncio.Transport) -> bool:
+    """End our direction behind everything written; False if this transport cannot (TLS)."""
+    if transport.is_closing() or not transport.can_write_eof():
+        return False
+    try:
+        transport.write_eof()
+    except OSError:
+        transport.abort()  # the peer is gone already
+    return True
+
+
+def settle_reading(transport: asyncio.BaseTransport) -> None:
+    """Let a pause or an abort by `connection_made` stand; call it there, before anything else.
+
+    aiofastnet 1.2 starts to read after `connection_made` whatever that did. A paused transport would
+    spin on bytes that it does not take; an aborted one would leave its reader behind, and the next
+    connection that gets the same descriptor would never hear a byte.
+    """
+    # TLS transports read from their handshake on, and proactor loops (Windows) have no readers.
+    if transport.get_extra_info("sslcontext") is None and sys.platform != "win32":
+        asyncio.get_running_loop().call_soon(_stop_unwanted_reading, transport)
+
+
+def _stop_unwanted_reading(transport: asyncio.Transport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0 and not transport.is_reading():
+        asyncio.get_running_loop().remove_reader(sock.fileno())

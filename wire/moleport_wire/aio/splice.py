@@ -11,7 +11,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
-from moleport_wire.aio.sockets import ReadBuffer, abort_with_reset, tune_socket
+from moleport_wire.aio.sockets import (
+    ReadBuffer,
+    abort_with_reset,
+    half_close,
+    settle_reading,
+    tune_socket,
+)
 from moleport_wire.hoody.frames import Code, Payload
 from moleport_wire.hoody.streams import Stream
 
@@ -97,6 +103,7 @@ class Splice(asyncio.BufferedProtocol):
         # The loop's promise for stream sockets; C transports do not inherit from asyncio.Transport.
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
+        settle_reading(transport)
         if self._is_ended:
             transport.abort()
             return
@@ -218,8 +225,8 @@ class Splice(asyncio.BufferedProtocol):
         if self._is_socket_eof:
             # Both directions are done: close, which flushes first.
             transport.close()
-        elif transport.can_write_eof():
-            transport.write_eof()
+            return
+        half_close(transport)
         # TLS towards a local service cannot half-close; its answer ends the connection.
 
     def _finish(self, reason: str) -> None:
