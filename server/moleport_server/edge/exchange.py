@@ -323,6 +323,8 @@ class Exchange:
     def body_complete(self) -> None:
         """Note that the request has arrived completely."""
         self.was_complete = True
+        # Whatever it waits for now, the next request and the visitor's leaving must be noticed.
+        self.resume_request()
         upstream = self._upstream
         if upstream is not None and self.is_chunked:
             upstream.stream.write(b"0\r\n\r\n")
