@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 from urllib.parse import parse_qs
 
-from moleport_wire.aio.sockets import keep_alive
+from moleport_wire.aio.sockets import keep_alive, settle_reading
 from moleport_wire.aio.transport import MessageReceiver
 from moleport_wire.aio.websocket import Upgrade, UpgradeAnswer, feed, server_protocol
 from moleport_wire.hoody.messages import SUBPROTOCOL_V1, SUBPROTOCOL_V2
@@ -95,6 +95,7 @@ class FrontConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection and wait for its head."""
         self._transport = cast("asyncio.Transport", transport)
+        settle_reading(self._transport)
         peername: Any = self._told_address or transport.get_extra_info("peername")
         self._address = peername[0] if peername else ""
         if not self._front.gate.enter(self._address):

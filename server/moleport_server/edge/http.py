@@ -2,7 +2,8 @@
 
 `HttpEdge` is what all connections share; `EdgeConnection` is one visitor's connection, an
 `asyncio.BufferedProtocol` and the handler of its parser. There is no task and no await on the way of a
-request: bytes come in by `data_received`, the exchange writes to a stream, the answer comes back by a callback.
+request: bytes come in by `data_received`, the exchange writes to a stream, the answer comes back by a
+callback.
 
 Rules that llhttp does not enforce (measured on httptools 0.9) are enforced here: one Host field, no
 HTTP/0.9, no Transfer-Encoding in HTTP/1.0 or other than `chunked`, absolute form equal to Host, bounded
@@ -47,6 +48,7 @@ from moleport_wire.aio.sockets import (
     format_peer,
     half_close,
     keep_alive,
+    settle_reading,
     tune_socket,
 )
 from moleport_wire.aio.tasks import TaskOwner

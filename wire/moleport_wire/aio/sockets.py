@@ -91,7 +91,7 @@ def half_close(transport: asyncio.Transport) -> bool:
     return True
 
 
-def settle_reading(transport: asyncio.BaseTransport) -> None:
+def settle_reading(transport: asyncio.Transport) -> None:
     """Let a pause or an abort by `connection_made` stand; call it there, before anything else.
 
     aiofastnet 1.2 starts to read after `connection_made` whatever that did. A paused transport would
