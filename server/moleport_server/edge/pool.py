@@ -156,7 +156,9 @@ class UpstreamConnection:
             self._fail(exchange, "the head of the answer is too large")
             return
         self._flush(exchange)
-        if self.is_done:
+        if self.is_done and not exchange.status:
+            self._fail(exchange, "the service switched to no protocol at all")
+        elif self.is_done:
             self._finish(exchange)
         elif self._length - exchange.response_bytes > RAW_FROM_BYTES and not self._in_head:
             self._raw_remaining = self._length - exchange.response_bytes
