@@ -357,6 +357,7 @@ class EdgeConnection(asyncio.BufferedProtocol):
         "_edge",
         "_feeding",
         "_field_count",
+        "_has_ended",
         "_head_bytes",
         "_in_head",
         "_is_closing",
@@ -409,6 +410,7 @@ class EdgeConnection(asyncio.BufferedProtocol):
         self._field_count = 0
         self._is_muted = False
         self._is_closing = False
+        self._has_ended = False
         self._is_lingering = False
         self._lingered = 0
         self._is_write_paused = False
@@ -492,7 +494,8 @@ class EdgeConnection(asyncio.BufferedProtocol):
         raw = self._raw
         if raw is not None:
             raw.stream.write_eof()
-            return True
+            self._is_closing = True
+            return not self._has_ended
         if self._current is None and not self._waiting:
             return False
         if self._parsing is not None and not self._parsing.was_complete:
@@ -784,8 +787,9 @@ class EdgeConnection(asyncio.BufferedProtocol):
         self._transport.writelines(parts)
 
     def write_eof(self) -> None:
-        """End our direction of an upgraded connection."""
-        if not half_close(self._transport):
+        """End our direction of an upgraded connection, and the connection if it was the last."""
+        self._has_ended = True
+        if self._is_closing or not half_close(self._transport):
             self._transport.close()
 
     def pause_reading(self) -> None:
