@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -361,7 +362,7 @@ class DriverSession:
         elif frame_type == frames.PONG:
             sent = self._pings.pop(bytes(payload), None)
             if sent is not None:
-                self._observe(LatencyMeasured((self._loop.time() - sent) * 1000))
+                self._observe(LatencyMeasured((time.monotonic() - sent) * 1000))
         elif frame_type == frames.BIND_OK:
             self._receive_bind_ok(messages.BindOk.decode(payload))
         elif frame_type == frames.BIND_ERR:
@@ -469,7 +470,8 @@ class DriverSession:
     def _ping(self) -> None:
         self._ping_count += 1
         nonce = self._ping_count.to_bytes(8, "big")
-        self._pings = {nonce: self._loop.time()}
+        # Not the time of the loop: uvloop's goes by whole milliseconds.
+        self._pings = {nonce: time.monotonic()}
         self._send(frames.PING, nonce)
 
     def _stop(self, ending: Ending) -> None:

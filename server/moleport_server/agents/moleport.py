@@ -665,7 +665,8 @@ class AgentSession:
     def _ping(self, answered: asyncio.Future[bool] | None) -> bytes:
         self._ping_count += 1
         nonce = self._ping_count.to_bytes(8, "big")
-        self._pings[nonce] = (self._loop.time(), answered)
+        # Not the time of the loop: uvloop's goes by whole milliseconds.
+        self._pings[nonce] = (self._shared.clock.monotonic(), answered)
         while len(self._pings) > 16:  # unanswered ones of a peer that ignores pings
             del self._pings[next(iter(self._pings))]
         self._send(frames.PING, nonce)
@@ -677,7 +678,7 @@ class AgentSession:
         if sent is None:
             return
         sent_at, answered = sent
-        self._shared.rtt_seconds(self._loop.time() - sent_at)
+        self._shared.rtt_seconds(self._shared.clock.monotonic() - sent_at)
         if answered is not None and not answered.done():
             answered.set_result(True)
 
