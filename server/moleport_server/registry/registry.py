@@ -340,9 +340,13 @@ class Registry:
         else:
             self._journal.post("forget session", lambda: self._store.delete_session(session.id))
         self._schedule_sweep()
-        kind = "session.closed" if is_clean or not had_tunnels else "session.parked"
-        logger.info(kind.replace(".", " "), extra={"session": session.id, "reason": reason})
-        self._publish_session(kind, session, reason)
+        extra = {"session": session.id, "reason": reason}
+        if is_clean or not had_tunnels:
+            logger.info("session closed", extra=extra)
+            self._publish_session("session.closed", session, reason)
+        else:
+            logger.info("session parked", extra=extra)
+            self._publish_session("session.parked", session, reason)
         self.observer.session_ended(cause or (SessionEnd.GOODBYE if is_clean else SessionEnd.LOST))
 
     async def close_session(
