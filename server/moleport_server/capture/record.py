@@ -111,6 +111,8 @@ class Capture:
     response_truncated: bool
     peer: str
     """`ip:port` of the visitor."""
+    charged_bytes: int = 0
+    """What the log counts for it; the log's own."""
 
     def __repr__(self) -> str:
         # Heads and targets carry credentials, and a repr ends up in tracebacks.

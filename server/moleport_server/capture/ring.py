@@ -1,8 +1,8 @@
 """The last requests of every tunnel, in memory.
 
 A ring per tunnel and one budget for all. The edge adds a capture per request, so `add` does a
-constant amount of work: everything is kept in the order of arrival, the oldest of a tunnel is
-therefore the oldest in the global order among its own, and whatever has to go stands at a front.
+constant amount of work and keeps no index: what people ask for is searched when they ask. Only at the
+budget of all tunnels together it looks at every ring, for the oldest one.
 When memory is short the oldest bodies go first, then the oldest captures. The last few closed
 tunnels keep theirs; older ones are answered by the capture store.
 """
@@ -53,6 +53,7 @@ class _Ring:
         self.token_id = token_id
         self.captures: deque[Capture] = deque()
         self.bodied: deque[Capture] = deque()
+        """Those with bodies, in the same order."""
         self.size = 0
 
 
@@ -73,9 +74,9 @@ class CaptureLog:
         self._limits = limits or CaptureLimits()
         self._sink = sink
         self._rings: dict[UUID, _Ring] = {}
+        # By the tunnel itself as well: hashing a UUID is a Python call, and `add` is hot.
+        self._of_tunnel: dict[Tunnel, _Ring] = {}
         self._closed: OrderedDict[UUID, None] = OrderedDict()
-        self._order: OrderedDict[int, tuple[_Ring, Capture]] = OrderedDict()
-        self._bodied: OrderedDict[int, tuple[_Ring, Capture]] = OrderedDict()
         self._size = 0
         self.added = 0
         """Captures since the start, those included that were dropped meanwhile."""
@@ -86,33 +87,42 @@ class CaptureLog:
         return self._size
 
     def __len__(self) -> int:
-        return len(self._order)
+        return sum(len(ring.captures) for ring in self._rings.values())
 
     def add(self, tunnel: Tunnel, capture: Capture) -> None:
-        """Remember a finished request; its `sequence` must be new."""
-        ring = self._rings.get(tunnel.id)
+        """Remember a finished request; its `sequence` must be higher than all before."""
+        ring = self._of_tunnel.get(tunnel)
         if ring is None:
-            ring = self._rings[tunnel.id] = _Ring(tunnel.id, tunnel.token_id)
+            ring = self._ring_of(tunnel)
         if self._sink is not None:
             self._sink(tunnel, capture)
-        place = (ring, capture)
         size = CAPTURE_OVERHEAD_BYTES + len(capture.request_head) + len(capture.response_head)
         if capture.request_body or capture.response_body:
             size += _body_bytes(capture)
             ring.bodied.append(capture)
-            self._bodied[capture.sequence] = place
+        capture.charged_bytes = size
         self.added += 1
-        ring.captures.append(capture)
-        self._order[capture.sequence] = place
+        captures = ring.captures
+        captures.append(capture)
+        limits = self._limits
+        if len(captures) > limits.requests_per_tunnel:
+            oldest = captures.popleft()
+            if ring.bodied and ring.bodied[0] is oldest:
+                ring.bodied.popleft()
+            size -= oldest.charged_bytes
         ring.size += size
         self._size += size
-        limits = self._limits
-        if len(ring.captures) > limits.requests_per_tunnel:
-            self._drop_oldest(ring)
         if ring.size > limits.tunnel_bytes:
-            self._shrink_ring(ring)
+            self._shrink_ring(ring, limits.tunnel_bytes)
         if self._size > limits.budget_bytes:
             self._shrink_all()
+
+    def _ring_of(self, tunnel: Tunnel) -> _Ring:
+        ring = self._rings.get(tunnel.id)
+        if ring is None:
+            ring = self._rings[tunnel.id] = _Ring(tunnel.id, tunnel.token_id)
+        self._of_tunnel[tunnel] = ring
+        return ring
 
     def list(self, tunnel_id: UUID, limit: int) -> list[Recorded]:
         """Return the newest `limit` captures of a tunnel, newest first; none if it is unknown."""
@@ -125,11 +135,14 @@ class CaptureLog:
     def get(self, request_id: str) -> Recorded | None:
         """Return one capture by its id, or None if it is not in memory (any more)."""
         sequence = self.ids.requests.parse(request_id)
-        place = None if sequence is None else self._order.get(sequence)
-        if place is None:
+        if sequence is None:
             return None
-        ring, capture = place
-        return Recorded(ring.tunnel_id, ring.token_id, capture)
+        # Asked for by people only: a search costs them nothing, an index would cost every request.
+        for ring in self._rings.values():
+            for capture in ring.captures:
+                if capture.sequence == sequence:
+                    return Recorded(ring.tunnel_id, ring.token_id, capture)
+        return None
 
     def forget(self, tunnel_id: UUID) -> None:
         """Note that a tunnel is closed: its captures stay until enough others have closed.
@@ -138,6 +151,7 @@ class CaptureLog:
         """
         if tunnel_id not in self._rings:
             return
+        self._of_tunnel = {t: ring for t, ring in self._of_tunnel.items() if t.id != tunnel_id}
         self._closed[tunnel_id] = None
         self._closed.move_to_end(tunnel_id)
         if len(self._closed) > self._limits.closed_tunnels:
@@ -146,42 +160,44 @@ class CaptureLog:
             while ring.captures:
                 self._drop_oldest(ring)
 
-    def _shrink_ring(self, ring: _Ring) -> None:
-        limit = self._limits.tunnel_bytes
+    def _shrink_ring(self, ring: _Ring, limit: int) -> None:
         while ring.size > limit and ring.bodied:
             self._drop_oldest_body(ring)
         while ring.size > limit and ring.captures:
             self._drop_oldest(ring)
 
     def _shrink_all(self) -> None:
+        """Drop the oldest bodies, then the oldest captures, whosesoever they are."""
         limit = self._limits.budget_bytes
-        while self._size > limit and self._bodied:
-            ring, _ = next(iter(self._bodied.values()))
-            self._drop_oldest_body(ring)
-        while self._size > limit and self._order:
-            ring, _ = next(iter(self._order.values()))
-            self._drop_oldest(ring)
+        while self._size > limit:
+            bodied = [ring for ring in self._rings.values() if ring.bodied]
+            if bodied:
+                self._drop_oldest_body(min(bodied, key=lambda ring: ring.bodied[0].sequence))
+                continue
+            full = [ring for ring in self._rings.values() if ring.captures]
+            if not full:
+                return
+            self._drop_oldest(min(full, key=lambda ring: ring.captures[0].sequence))
 
     def _drop_oldest_body(self, ring: _Ring) -> None:
         capture = ring.bodied.popleft()
-        del self._bodied[capture.sequence]
         size = _body_bytes(capture)
         capture.request_body = capture.response_body = None
+        capture.charged_bytes -= size
         ring.size -= size
         self._size -= size
 
     def _drop_oldest(self, ring: _Ring) -> None:
-        if ring.bodied and ring.bodied[0] is ring.captures[0]:
-            self._drop_oldest_body(ring)
         capture = ring.captures.popleft()
-        del self._order[capture.sequence]
-        size = CAPTURE_OVERHEAD_BYTES + len(capture.request_head) + len(capture.response_head)
-        ring.size -= size
-        self._size -= size
+        if ring.bodied and ring.bodied[0] is capture:
+            ring.bodied.popleft()
+        ring.size -= capture.charged_bytes
+        self._size -= capture.charged_bytes
         if not ring.captures:
             # A request that ends after its tunnel may have made a ring that nobody closes.
             self._rings.pop(ring.tunnel_id, None)
             self._closed.pop(ring.tunnel_id, None)
+            self._of_tunnel = {t: r for t, r in self._of_tunnel.items() if r is not ring}
 
 
 def _body_bytes(capture: Capture) -> int:

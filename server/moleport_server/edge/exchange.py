@@ -73,104 +73,58 @@ class Downstream(Protocol):
 class Exchange:
     """One request and its answer."""
 
-    __slots__ = (
-        "_attempts",
-        "_body_size",
-        "_captured",
-        "_captured_size",
-        "_deadline",
-        "_edge",
-        "_ended",
-        "_held_at",
-        "_is_counted",
-        "_is_request_paused",
-        "_kept",
-        "_response_head",
-        "_response_kept_size",
-        "_sent_any",
-        "_service_losses",
-        "_upstream",
-        "accept",
-        "authorization",
-        "connection",
-        "content_length",
-        "expects_continue",
-        "forwarded_for",
-        "forwarded_host",
-        "forwarded_proto",
-        "host",
-        "hostname",
-        "is_chunked",
-        "is_chunking",
-        "is_head",
-        "is_http11",
-        "is_upgrade",
-        "keeps_alive",
-        "lines",
-        "method",
-        "named",
-        "record",
-        "request_head",
-        "request_id",
-        "response_bytes",
-        "response_kept",
-        "started_at",
-        "status",
-        "target",
-        "tunnel",
-        "upgrade",
-        "was_complete",
-    )
+    # Defaults live on the class, so that making one per request costs a handful of assignments.
+    method = b""
+    target = b""
+    host: bytes | None = None
+    hostname = ""
+    accept: bytes | None = None
+    authorization: bytes | None = None
+    request_id: bytes | None = None
+    forwarded_for: bytes | None = None
+    forwarded_host: bytes | None = None
+    forwarded_proto: bytes | None = None
+    named: frozenset[bytes] | None = None
+    """What `Connection` named."""
+    upgrade: bytes | None = None
+    content_length = -1
+    """-1: none; -2: malformed, or in conflict with another framing."""
+    is_chunked = False
+    expects_continue = False
+    is_upgrade = False
+    is_head = False
+    is_http11 = True
+    keeps_alive = True
+    was_complete = False
+    """Whether the request has arrived completely."""
+    request_head = b""
+    response_bytes = 0
+    response_kept: list[bytes] | None = None
+    status = 0
+    is_chunking = False
+    tunnel: Tunnel | None = None
+    record: Capture | None = None
+    """What was captured of it, once it has ended."""
+    _upstream: UpstreamConnection | None = None
+    _body_size = 0
+    _captured: list[bytes] | None = None
+    _captured_size = 0
+    _response_kept_size = 0
+    _response_head = b""
+    _attempts = 0
+    _service_losses = 0
+    _sent_any = False
+    _ended = False
+    _is_counted = False
+    _is_request_paused = False
+    _held_at: float | None = None
 
     def __init__(self, edge: HttpEdge, connection: Downstream) -> None:
         self._edge = edge
         self.connection = connection
         self.lines: list[bytes] = []
-        self.method = b""
-        self.target = b""
-        self.host: bytes | None = None
-        self.hostname = ""
-        self.accept: bytes | None = None
-        self.authorization: bytes | None = None
-        self.request_id: bytes | None = None
-        self.forwarded_for: bytes | None = None
-        self.forwarded_host: bytes | None = None
-        self.forwarded_proto: bytes | None = None
-        self.named: frozenset[bytes] | None = None
-        self.upgrade: bytes | None = None
-        self.content_length = -1
-        self.is_chunked = False
-        self.expects_continue = False
-        self.is_upgrade = False
-        self.is_head = False
-        self.is_http11 = True
-        self.keeps_alive = True
-        self.was_complete = False
-        """Whether the request has arrived completely."""
-        self.request_head = b""
-        self.response_bytes = 0
-        self.response_kept: list[bytes] | None = None
-        self.status = 0
-        self.is_chunking = False
-        self.tunnel: Tunnel | None = None
-        self.record: Capture | None = None
-        """What was captured of it, once it has ended."""
         self.started_at = edge.monotonic()
-        self._upstream: UpstreamConnection | None = None
         self._kept: list[bytes] | None = []
-        self._body_size = 0
-        self._captured: list[bytes] | None = None
-        self._captured_size = 0
-        self._response_kept_size = 0
-        self._response_head = b""
-        self._attempts = 0
-        self._service_losses = 0
-        self._sent_any = False
-        self._ended = False
-        self._is_counted = False
-        self._is_request_paused = False
-        self._held_at: float | None = None
-        self._deadline = 0.0
 
     # Deciding
 
@@ -285,8 +239,7 @@ class Exchange:
                 self.expects_continue = False
                 self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.resume_request()
-        self._deadline = edge.now + edge.settings.response_head_seconds
-        self.connection.deadline = self._deadline
+        self.connection.deadline = edge.now + edge.settings.response_head_seconds
 
     def _send_body(self, upstream: UpstreamConnection, data: bytes) -> None:
         if self.is_chunked:
@@ -646,21 +599,22 @@ class Exchange:
         limit = self._edge.settings.capture_body_bytes
         request_body = b"".join(self._captured)[:limit] if self._captured else None
         response_body = b"".join(self.response_kept)[:limit] if self.response_kept else None
+        # By position: keywords cost a microsecond per request here.
         return Capture(
-            sequence=sequence,
-            method=self.method,
-            target=self.target,
-            status=self.status,
-            request_bytes=self._body_size,
-            response_bytes=self.response_bytes,
-            duration_seconds=seconds,
-            captured_at=captured_at,
-            connection_id=self.connection.number,
-            request_head=self.request_head,
-            response_head=self._response_head,
-            request_body=request_body,
-            response_body=response_body,
-            request_truncated=self._body_size > limit,
-            response_truncated=self.response_bytes > limit,
-            peer=self.connection.peer,
+            sequence,
+            self.method,
+            self.target,
+            self.status,
+            self._body_size,
+            self.response_bytes,
+            seconds,
+            captured_at,
+            self.connection.number,
+            self.request_head,
+            self._response_head,
+            request_body,
+            response_body,
+            self._body_size > limit,
+            self.response_bytes > limit,
+            self.connection.peer,
         )
