@@ -35,9 +35,9 @@ class Holds:
         """Hold a visitor; False when a bound is reached."""
         if self.count >= self._total:
             return False
-        waiters = self._waiting.setdefault(tunnel, {})
-        if len(waiters) >= self._per_tunnel:
+        if len(self._waiting.get(tunnel, ())) >= self._per_tunnel:
             return False
+        waiters = self._waiting.setdefault(tunnel, {})
         if waiter not in waiters:
             waiters[waiter] = None
             self.count += 1

@@ -192,12 +192,17 @@ class Registry:
         Called once before any listener opens. Ports that another program has taken meanwhile are
         released, with a warning.
         """
+        leases = await self._store.load_leases()
+        with_tunnels = {lease.session_id for lease in leases}
         for stored in await self._store.load_sessions():
-            self._resumable[stored.id] = stored
+            if stored.id in with_tunnels:
+                self._resumable[stored.id] = stored
+            else:
+                await self._store.delete_session(stored.id)
         until = self._clock.monotonic() + self._settings.lease_seconds
         wall_until = self._clock.now() + self._settings.lease_seconds
         labels: dict[str, str] = {}
-        for lease in await self._store.load_leases():
+        for lease in leases:
             if lease.token_id is not None and lease.token_id not in labels:
                 row = await self._store.get_token(lease.token_id)
                 labels[lease.token_id] = "" if row is None else row.token.label
@@ -421,7 +426,7 @@ class Registry:
             raise
 
     async def _claim(self, session: Session, bind_id: int, claim: Claim) -> Tunnel:
-        self._check_quota(session)
+        self._check_quota(session, claim)
         rules = _claimed_rules(claim)
         if claim.protocol is TunnelProtocol.HTTP:
             tunnel = await self._claim_hostname(session, bind_id, claim)
@@ -440,20 +445,34 @@ class Registry:
             self.on_agent_returned(tunnel)
             self.holds.end(tunnel, returned=True)
 
-    def _check_quota(self, session: Session) -> None:
-        if len(session.tunnels) >= self._settings.max_tunnels_per_session:
-            limit = self._settings.max_tunnels_per_session
+    def _check_quota(self, session: Session, claim: Claim) -> None:
+        # A tunnel whose listener is being opened has no session yet, but it is not leased: it counts,
+        # so that claims at the same time do not get past a limit together. One that would be taken
+        # over does not: an agent that was restarted must get its name back from its dead twin.
+        own = None if claim.is_wish else self._current(claim)
+        live = [t for t in self._tunnels.values() if t.lease_until is None and t is not own]
+        limit = self._settings.max_tunnels_per_session
+        count = sum(1 for t in live if t.session_id == session.id)
+        if count >= limit:
             raise QuotaExceeded(
-                f"limit exceeded: session {session.id} already has "
-                f"{len(session.tunnels)} tunnels (max {limit})"
+                f"limit exceeded: session {session.id} already has {count} tunnels (max {limit})"
             )
         token = session.principal.token
         if token is not None and token.limits.max_tunnels is not None:
-            count = sum(1 for t in self._tunnels.values() if t.token_id == token.id and t.session)
+            count = sum(1 for t in live if t.token_id == token.id)
             if count >= token.limits.max_tunnels:
                 raise QuotaExceeded(
                     f"token '{token.label}' may have {token.limits.max_tunnels} tunnels at a time"
                 )
+
+    def _current(self, claim: Claim) -> Tunnel | None:
+        """Return the tunnel that has the claimed address now."""
+        if claim.port is not None:
+            return self._by_port.get(claim.port)
+        hostname = claim.hostname
+        if claim.subdomain is not None:
+            hostname = f"{claim.subdomain}.{self._settings.domains[0]}"
+        return None if hostname is None else self._by_hostname.get(hostname.lower())
 
     async def _claim_hostname(self, session: Session, bind_id: int, claim: Claim) -> Tunnel:
         principal = session.principal

@@ -1,0 +1,26 @@
+import pytest
+
+from moleport_server.registry.addresses import PublicAddresses
+
+
+@pytest.mark.parametrize(
+    ("scheme", "port", "url"),
+    [
+        ("https", 443, "https://shop.example.com"),
+        ("https", 8443, "https://shop.example.com:8443"),
+        ("http", 80, "http://shop.example.com"),
+        ("http", 443, "http://shop.example.com:443"),
+    ],
+)
+def test_a_port_is_left_out_only_if_it_is_the_schemes_default(
+    scheme: str, port: int, url: str
+) -> None:
+    addresses = PublicAddresses(scheme=scheme, port=port, tcp_host="example.com")
+
+    assert addresses.http_url("shop.example.com") == url
+
+
+def test_a_tcp_tunnel_is_named_by_host_and_port() -> None:
+    addresses = PublicAddresses(scheme="https", port=443, tcp_host="tcp.example.com")
+
+    assert addresses.tcp_url(20_001) == "tcp://tcp.example.com:20001"
