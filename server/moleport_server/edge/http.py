@@ -490,7 +490,7 @@ class EdgeConnection(asyncio.BufferedProtocol):
         self._feed(data)
 
     def eof_received(self) -> bool:
-        """A visitor that ends its side still reads the answer."""
+        """End with the visitor; only one with requests in the pipeline still gets their answers."""
         raw = self._raw
         if raw is not None:
             raw.stream.write_eof()
@@ -500,6 +500,11 @@ class EdgeConnection(asyncio.BufferedProtocol):
             return False
         if self._parsing is not None and not self._parsing.was_complete:
             # A request that ends in the middle never becomes complete.
+            self.abort()
+            return False
+        if not self._waiting:
+            # A FIN does not tell who left from who only ended its side. Servers and proxies take it
+            # for the former: a service must not work on for nobody, least of all on a long poll.
             self.abort()
             return False
         self._end_after_last()
