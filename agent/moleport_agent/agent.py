@@ -30,6 +30,7 @@ from moleport_agent.local import LocalService
 from moleport_agent.name_memory import NameMemory
 from moleport_agent.session import BindRefused, DriverSession, Ending
 from moleport_agent.settings import AgentSettings, Secret, TunnelSettings
+from moleport_wire.aio.collection import settle
 from moleport_wire.aio.tasks import TaskOwner
 from moleport_wire.aio.websocket import UpgradeRefused
 from moleport_wire.errors import SessionRefused, TransportLost, WireError
@@ -63,6 +64,7 @@ async def run_agent(settings: AgentSettings, observe: Observer, *, stop: asyncio
     """
     async with TaskOwner() as tasks:
         agent = _Agent(settings, observe, tasks)
+        settle()
         return await agent.run(stop)
 
 

@@ -71,6 +71,7 @@ from moleport_server.registry.registry import Registry, RegistrySettings
 from moleport_server.store.captures import SqliteCaptureStore
 from moleport_server.store.directory import DataDirectory
 from moleport_server.store.sqlite import SqliteStateStore
+from moleport_wire.aio.collection import settle
 from moleport_wire.aio.tasks import TaskOwner
 from moleport_wire.hoody.window import ReceiveBudget
 
@@ -114,6 +115,7 @@ async def _serve(settings: ServerSettings, banner: Callable[[], None] | None) ->
         loop.add_signal_handler(number, on_signal)
     async with AsyncExitStack() as stack:
         server = await _Server.start(settings, stack)
+        settle()
         logger.info("server ready", extra={"version": server.version})
         if banner is not None:
             banner()
