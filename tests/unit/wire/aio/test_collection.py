@@ -2,6 +2,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+
 from moleport_wire.aio.collection import YOUNG_OBJECTS, settle
 
 
