@@ -52,6 +52,7 @@ class WebSocketTransport(picows.WSListener):
         self._ws: picows.WSTransport | None = None
         self._fragments: bytearray | None = None
         self._is_closing = False
+        self._is_abandoned = False
         self._close_timer: asyncio.TimerHandle | None = None
         self.peer = ""
 
@@ -100,12 +101,20 @@ class WebSocketTransport(picows.WSListener):
         if self._ws is not None:
             self._ws.underlying_transport.abort()
 
+    def abandon(self) -> None:
+        """Drop the connection, also one whose handshake is still under way; nobody waits for it."""
+        self._is_abandoned = True
+        self.abort()
+
     # picows
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         """Start."""
-        self._ws = transport
         underlying = transport.underlying_transport
+        if self._is_abandoned:
+            underlying.abort()
+            return
+        self._ws = transport
         tune_socket(underlying)
         self.peer = format_peer(underlying.get_extra_info("peername"))
         self._receiver.transport_opened(self)
@@ -142,6 +151,8 @@ class WebSocketTransport(picows.WSListener):
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
         """End."""
+        if self._ws is None:
+            return  # abandoned before it was open
         if self._close_timer is not None:
             self._close_timer.cancel()
         self._ws = None
@@ -270,14 +281,17 @@ async def connect(
         OSError: no connection, the proxy refused, or the server does not speak the subprotocol.
         ssl.SSLError: TLS failed.
         TimeoutError: it took longer than `timeout_seconds`.
+
+    Cancellation: the receiver hears nothing more; a handshake under way ends by its timeout.
     """
+    transport = WebSocketTransport(receiver)
     options: dict[str, Any] = {}
     if server_hostname is not None:
         options["server_hostname"] = server_hostname
     try:
         async with asyncio.timeout(timeout_seconds):
-            transport, _ = await picows.ws_connect(
-                lambda: WebSocketTransport(receiver),
+            connection, _ = await picows.ws_connect(
+                lambda: transport,
                 url,
                 ssl_context=ssl_context,
                 websocket_handshake_timeout=timeout_seconds,
@@ -290,7 +304,8 @@ async def connect(
             )
     except ProxyError as error:
         raise ConnectionError(f"the proxy refused: {error}") from error
-    except picows.WSInvalidURL as error:
+    except (picows.WSInvalidURL, ValueError) as error:
+        # The library of proxies raises ValueError for schemes that it does not know.
         raise ConnectionError(f"not a usable address: {error}") from error
     except picows.WSHandshakeError as error:
         response = error.response
@@ -298,6 +313,10 @@ async def connect(
             raise ConnectionError(str(error)) from error
         body = (error.raw_body or b"")[:2048].decode("utf-8", "replace")
         raise UpgradeRefused(int(response.status), body, dict(response.headers)) from error
-    if transport.response.headers.get("Sec-WebSocket-Protocol") != subprotocol:
-        transport.underlying_transport.abort()
+    except asyncio.CancelledError:
+        # The library drops its handshake no sooner than at the timeout.
+        transport.abandon()
+        raise
+    if connection.response.headers.get("Sec-WebSocket-Protocol") != subprotocol:
+        transport.abort()
         raise ConnectionError(f"the server does not speak {subprotocol}")
