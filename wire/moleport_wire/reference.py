@@ -271,12 +271,12 @@ def render(page: str) -> str:
         ValueError: the page lacks the markers of a block.
     """
     for name, make in BLOCKS.items():
-        begin, end = f"<!-- generated: {name} -->\n", f"\n<!-- end: {name} -->"
+        begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->"
         before, has_begin, rest = page.partition(begin)
         _, has_end, after = rest.partition(end)
         if not has_begin or not has_end:
             raise ValueError(f"the page has no block named {name}")
-        page = before + begin + make() + end + after
+        page = f"{before}{begin}{make()}\n{end}{after}"
     return page
 
 
