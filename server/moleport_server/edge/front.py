@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, cast
 from urllib.parse import parse_qs
 
 from moleport_wire.aio.sockets import keep_alive, settle_reading
-from moleport_wire.aio.transport import MessageReceiver
+from moleport_wire.aio.transport import MessageReceiver, MessageTransport
 from moleport_wire.aio.websocket import Upgrade, UpgradeAnswer, feed, server_protocol
 from moleport_wire.hoody.messages import SUBPROTOCOL_V1, SUBPROTOCOL_V2
 
@@ -61,13 +61,11 @@ class Front:
         gate: Gate,
         *,
         head_seconds: float,
-        max_rest_connections: int = 1024,
     ) -> None:
         self.agents = agents
         self.make_rest_protocol = make_rest_protocol
         self.gate = gate
         self.head_seconds = head_seconds
-        self.max_rest_connections = max_rest_connections
         self.connections: set[FrontConnection] = set()
 
     def connection(self, address: tuple[str, int] | None = None) -> FrontConnection:
@@ -91,6 +89,7 @@ class FrontConnection(asyncio.Protocol):
         self._head = b""
         self._timer: asyncio.TimerHandle | None = None
         self._is_counted = False
+        self._upgraded: _Leaving | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection and wait for its head."""
@@ -142,20 +141,20 @@ class FrontConnection(asyncio.Protocol):
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         feed(protocol, self._head)
+        if self._upgraded is None or not self._upgraded.is_open:
+            self._leave()  # refused, by us or by the library: nobody tells us about its end
 
     def _decide(self, upgrade: Upgrade) -> UpgradeAnswer:
         front = self._front
         offered = upgrade.subprotocols
         chosen = next((name for name in (SUBPROTOCOL_V2, SUBPROTOCOL_V1) if name in offered), None)
         if chosen is None:
-            self._leave()
             return _refusal(
                 400,
                 f"offer one of the subprotocols {VERSIONS}",
                 {"x-hoody-tunnel-versions": VERSIONS},
             )
         if front.agents.is_draining:
-            self._leave()
             return _refusal(503, "the server is shutting down", {"Retry-After": "2"})
         receiver = front.agents.connection(
             subprotocol=chosen,
@@ -163,7 +162,8 @@ class FrontConnection(asyncio.Protocol):
             address=self._address,
             on_authenticated=self._leave,
         )
-        return UpgradeAnswer(receiver=_Leaving(receiver, self._leave), subprotocol=chosen)
+        self._upgraded = _Leaving(receiver, self._leave)
+        return UpgradeAnswer(receiver=self._upgraded, subprotocol=chosen)
 
     def _refuse(self, status: int, text: str) -> None:
         body = json.dumps({"error": text}).encode()
@@ -192,10 +192,16 @@ class _Leaving:
     def __init__(self, receiver: MessageReceiver, leave: Callable[[], None]) -> None:
         self._receiver = receiver
         self._leave = leave
-        self.transport_opened = receiver.transport_opened
+        self.is_open = False
+        """Whether the upgrade came about."""
         self.message_received = receiver.message_received
         self.pause_writing = receiver.pause_writing
         self.resume_writing = receiver.resume_writing
+
+    def transport_opened(self, transport: MessageTransport) -> None:
+        """Note it and pass on."""
+        self.is_open = True
+        self._receiver.transport_opened(transport)
 
     def transport_lost(self, close_code: int | None, reason: str) -> None:
         """Leave the gate and pass on."""

@@ -1,0 +1,230 @@
+"""The agents' side of a server on loopback, and a driver that speaks to it by another library.
+
+`Driver` uses `websockets`, not the product's transport, so that both ends of the wire cannot share a
+misunderstanding about WebSocket; frames and messages come from `moleport_wire.hoody`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from helpers.edge_rig import RegistryRig, registry_rig
+from helpers.waiting import DEADLINE_SECONDS
+from moleport_server.access.admission import PreAuthGate
+from moleport_server.access.authentication import Authenticator
+from moleport_server.access.rate_limits import KeyedLimiter
+from moleport_server.agents.flow import FlowWatch
+from moleport_server.agents.moleport import AgentSessions, SessionSettings
+from moleport_server.config.values import Endpoint
+from moleport_server.domain.token import Credential, Grant, Limits, Token
+from moleport_server.edge.front import CONNECT_PATH, Front
+from moleport_server.edge.plain_listener import listen
+from moleport_server.edge.tls_listener import bind_listener
+from moleport_wire.hoody import frames, messages
+from moleport_wire.hoody.frames import Code
+from moleport_wire.hoody.window import ReceiveBudget
+
+ADMIN_SECRET = "admin-secret"
+SECRET = "agent-secret"
+HELLO = messages.Hello(
+    version=messages.SUBPROTOCOL_V2, capabilities=(messages.CAPABILITY_MOLEPORT,), agent="test"
+)
+
+
+class Driver:
+    """One WebSocket of an agent; ends when its context does."""
+
+    def __init__(self, port: int, **options: Any) -> None:
+        self._port = port
+        self._options = options
+        self._socket: ClientConnection
+        self._received: deque[tuple[int, int, bytes]] = deque()
+        self.answers_pings = True
+
+    async def __aenter__(self) -> Self:
+        secret = self._options.get("secret", SECRET)
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        self._socket = await connect(
+            f"ws://127.0.0.1:{self._port}{CONNECT_PATH}{self._options.get('query', '')}",
+            subprotocols=self._options.get("subprotocols", [messages.SUBPROTOCOL_V2]),
+            additional_headers=headers,
+            compression=None,
+            ping_interval=None,
+            open_timeout=DEADLINE_SECONDS,
+            close_timeout=DEADLINE_SECONDS,
+            proxy=None,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.transport.abort()
+        await self._socket.wait_closed()
+
+    @property
+    def subprotocol(self) -> str | None:
+        return self._socket.subprotocol
+
+    def break_off(self) -> None:
+        """Vanish without a word."""
+        self._socket.transport.abort()
+
+    async def send(self, frame_type: int, payload: bytes = b"", stream_id: int = 0) -> None:
+        await self._socket.send(frames.serialize(frame_type, stream_id, payload))
+
+    async def send_message(self, message: bytes | str) -> None:
+        await self._socket.send(message)
+
+    async def frame(self, *types: int) -> tuple[int, int, bytes]:
+        """Return the next frame of these types; others are dropped, PINGs answered.
+
+        Raises:
+            ConnectionClosed: the server ended the connection before it came.
+        """
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                while self._received:
+                    kind, stream_id, payload = self._received.popleft()
+                    if kind == frames.PING and self.answers_pings:
+                        await self.send(frames.PONG, payload)
+                    if kind in types:
+                        return kind, stream_id, payload
+                message = await self._socket.recv(decode=False)
+                self._received.extend((k, s, bytes(p)) for k, s, p in frames.parse(message))
+
+    async def payload(self, frame_type: int) -> bytes:
+        return (await self.frame(frame_type))[2]
+
+    async def greet(self, **changes: Any) -> messages.HelloOk:
+        """Say HELLO and return what was granted."""
+        await self.send(frames.HELLO, replace(HELLO, **changes).encode())
+        return messages.HelloOk.decode(await self.payload(frames.HELLO_OK))
+
+    async def bind(self, ref: int = 1, kind: str = "http", **members: Any) -> messages.BindOk:
+        """Ask for an address and return it."""
+        request = messages.Bind(client_bind_ref=ref, kind=kind, **members)
+        await self.send(frames.BIND, request.encode())
+        return messages.BindOk.decode(await self.payload(frames.BIND_OK))
+
+    async def goodbye(self) -> tuple[messages.GoAway, int | None]:
+        """Return the server's GOAWAY and the close code that follows."""
+        goaway = messages.GoAway.decode(await self.payload(frames.GOAWAY))
+        return goaway, await self.closed()
+
+    async def closed(self) -> int | None:
+        """Wait for the end of the connection and return the server's close code, if it sent one."""
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while True:
+                    await self._socket.recv()
+        except ConnectionClosed as end:
+            return None if end.rcvd is None else end.rcvd.code
+
+
+@dataclass(slots=True)
+class AgentRig:
+    """Everything that an agent meets."""
+
+    base: RegistryRig
+    agents: AgentSessions
+    gate: PreAuthGate
+    flow: FlowWatch
+    front: Front
+    port: int
+
+    def driver(self, **options: Any) -> Driver:
+        return Driver(self.port, **options)
+
+    async def issue(
+        self,
+        secret: str,
+        *,
+        token_id: str = "token-1",
+        revision: int = 1,
+        grant: Grant | None = None,
+        limits: Limits | None = None,
+        expires_at: float | None = None,
+    ) -> None:
+        """Create a token."""
+        token = Token(
+            id=token_id,
+            label="laptop",
+            grant=grant or Grant(),
+            limits=limits or Limits(),
+            created_at=0.0,
+            expires_at=expires_at,
+        )
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        await self.base.store.create_token(
+            token, Credential(token_id=token_id, revision=revision, sha256=digest)
+        )
+
+
+@asynccontextmanager
+async def agent_rig(
+    *,
+    registry: dict[str, Any] | None = None,
+    gate: PreAuthGate | None = None,
+    budget: ReceiveBudget | None = None,
+    **settings: Any,
+) -> AsyncIterator[AgentRig]:
+    """Build a registry with a listener for agents; settings are those of `SessionSettings`."""
+    gate = gate or PreAuthGate()
+    async with registry_rig(**(registry or {})) as base:
+        clock = base.clock
+        limits = SessionSettings(**settings)
+        flow = FlowWatch(
+            budget or ReceiveBudget(1 << 28, limits.stream_window_bytes),
+            monotonic=clock.monotonic,
+            patience_seconds=60.0,
+        )
+        authenticator = Authenticator(
+            base.store,
+            clock,
+            read_admin_token=lambda: ADMIN_SECRET,
+            limiter=KeyedLimiter(1.0, 10, clock),
+        )
+        agents = AgentSessions(
+            limits, base.registry, authenticator, flow=flow, tasks=base.tasks, clock=clock
+        )
+
+        async def hello(request: web.Request) -> web.Response:
+            return web.Response(text=f"{request.method} {request.path} {await request.text()}")
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", hello)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await runner.setup()
+        assert runner.server is not None
+        front = Front(agents, runner.server, gate, head_seconds=limits.first_frame_seconds)
+        server = await listen(bind_listener(Endpoint("127.0.0.1", 0)), front.connection)
+        port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # of loop servers
+        rig = AgentRig(base, agents, gate, flow, front, port)
+        await rig.issue(SECRET)
+        try:
+            yield rig
+        finally:
+            base.registry.close("the test is over")
+            server.close()
+            front.close()
+            await runner.cleanup()
+            await server.wait_closed()
+
+
+def goaway(code: int = Code.NONE, message: str = "bye") -> bytes:
+    return messages.GoAway(code=code, message=message).encode()

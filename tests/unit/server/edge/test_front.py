@@ -1,0 +1,130 @@
+"""The front of the control listener: who gets which connection, and who is let in at all."""
+
+import asyncio
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from helpers.agent_rig import agent_rig
+from helpers.visitor import Visitor
+from helpers.waiting import until
+from moleport_server.access.admission import PreAuthGate
+from moleport_server.edge.front import CONNECT_PATH, MAX_HEAD_BYTES
+
+
+def upgrade(*fields: str, path: str = CONNECT_PATH, key: bool = True) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "Host: control.test", "Connection: Upgrade"]
+    lines += ["Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    if key:
+        lines.append("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    return ("\r\n".join([*lines, *fields]) + "\r\n\r\n").encode()
+
+
+@pytest.mark.parametrize("cut", ["whole", "bytes"])
+async def test_a_request_goes_to_the_rest_application_with_its_body(cut: str) -> None:
+    request = b"POST /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nmilk"
+    async with agent_rig() as rig, Visitor(rig.port) as visitor:
+        for _ in range(2):  # the connection stays with it
+            for piece in [request] if cut == "whole" else [bytes([b]) for b in request]:
+                visitor.send(piece)
+                await visitor.drain()
+
+            assert (await visitor.answer()).body == b"POST /api/x milk"
+        assert rig.gate.waiting == 0
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(upgrade(path="/api/other"), id="another path"),
+        pytest.param(
+            f"GET {CONNECT_PATH} HTTP/1.1\r\nHost: a\r\n\r\n".encode(), id="without an upgrade"
+        ),
+        pytest.param(
+            f"POST {CONNECT_PATH} HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n".encode(),
+            id="POST",
+        ),
+    ],
+)
+async def test_what_is_no_upgrade_of_the_tunnel_path_goes_to_the_rest_application(
+    request_bytes: bytes,
+) -> None:
+    async with agent_rig() as rig, Visitor(rig.port) as visitor:
+        visitor.send(request_bytes)
+
+        assert (await visitor.answer()).status == 200
+
+
+async def test_an_upgrade_without_a_known_subprotocol_is_told_the_known_ones() -> None:
+    async with agent_rig() as rig:
+        with pytest.raises(InvalidStatus) as refused:
+            await rig.driver(subprotocols=["hoody-tunnel.v9"]).__aenter__()
+
+        response = refused.value.response
+        assert response.status_code == 400
+        assert response.headers["x-hoody-tunnel-versions"] == "hoody-tunnel.v1, hoody-tunnel.v2"
+        await until(lambda: rig.gate.waiting == 0)
+
+
+async def test_the_newest_offered_subprotocol_is_chosen() -> None:
+    async with (
+        agent_rig() as rig,
+        rig.driver(subprotocols=["hoody-tunnel.v1", "x", "hoody-tunnel.v2"]) as driver,
+    ):
+        assert driver.subprotocol == "hoody-tunnel.v2"
+
+
+async def test_a_malformed_upgrade_gives_its_place_back() -> None:
+    async with agent_rig() as rig:
+        for _ in range(3):
+            async with Visitor(rig.port) as visitor:
+                visitor.send(upgrade("Sec-WebSocket-Protocol: hoody-tunnel.v2", key=False))
+                await visitor.rest()
+
+        await until(lambda: rig.gate.waiting == 0)
+
+
+async def test_an_agent_that_leaves_without_a_word_gives_its_place_back() -> None:
+    async with agent_rig() as rig:
+        async with rig.driver():
+            assert rig.gate.waiting == 1
+
+        await until(lambda: rig.gate.waiting == 0)
+
+
+async def test_a_connection_too_many_is_dropped_at_once() -> None:
+    async with (
+        agent_rig(gate=PreAuthGate(per_address=1)) as rig,
+        Visitor(rig.port) as first,
+        Visitor(rig.port) as second,
+    ):
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await second.answer()
+        first.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await first.answer()).status == 200
+
+
+async def test_a_head_that_does_not_come_ends_the_connection() -> None:
+    async with agent_rig(first_frame_seconds=0.05) as rig, Visitor(rig.port) as visitor:
+        visitor.send(b"GET / HT")
+
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await visitor.answer()
+        await until(lambda: rig.gate.waiting == 0)
+
+
+async def test_a_huge_head_is_refused() -> None:
+    async with agent_rig() as rig, Visitor(rig.port) as visitor:
+        visitor.send(b"GET / HTTP/1.1\r\nX: " + b"y" * MAX_HEAD_BYTES)
+
+        assert (await visitor.answer()).status == 431
+
+
+async def test_closing_ends_those_who_have_not_asked_for_anything() -> None:
+    async with agent_rig() as rig, Visitor(rig.port) as visitor:
+        await until(lambda: rig.front.connections)
+
+        rig.front.close()
+
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await visitor.answer()
