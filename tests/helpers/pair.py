@@ -1,7 +1,8 @@
 """Two muxes wired back to back: a kit and a driver without sockets, clocks or tasks."""
 
+import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from moleport_wire.hoody import frames, messages
@@ -55,6 +56,7 @@ class Side:
     stalled: set[Stream] = field(default_factory=set)
     blocked: set[Stream] = field(default_factory=set)
     schedules: int = 0
+    wake: Callable[[], object] = lambda: None
 
     def control_received(self, link: Link, frame_type: int, payload: Payload) -> None:
         self.controls.append((frame_type, bytes(payload)))
@@ -83,6 +85,7 @@ class Side:
 
     def schedule(self) -> None:
         self.schedules += 1
+        self.wake()
 
 
 class MuxPair:
@@ -134,6 +137,14 @@ class MuxPair:
         stream, reader = self.open(link)
         self.settle()
         return stream, reader, *self.driver.opened[stream.id]
+
+    def run_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Exchange messages on an event loop whenever one of the sides has something to say."""
+
+        def wake() -> None:
+            loop.call_soon(self.settle)
+
+        self.kit.wake = self.driver.wake = wake
 
     def flush(self, side: Side, *, room: int = ROOM_BYTES) -> list[list[bytes]]:
         """Give each link of a side one turn; what it wrote is under way and returned."""
