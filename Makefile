@@ -48,6 +48,7 @@ format: $(TOOLS) ## Format the code and repair what ruff can repair
 
 .PHONY: docs
 docs: $(TOOLS) ## Write the reference pages and pictures that are made from the code
+	$(BIN)/python -m moleport_wire.reference
 	$(BIN)/python -m moleport_server.config.reference docs/reference
 	$(BIN)/python -m moleport_server.metrics.reference
 	$(BIN)/python -m moleport_server.edge.reference

@@ -34,9 +34,9 @@ The first source that says something wins: flags, environment, `moleport.yaml`, 
 
 * No flag takes a token: arguments are visible to every user of a machine. `moleport login` reads it
   from the terminal or from standard input.
-* A token file is read again when it changes, so a rotation needs no restart. * `--ca-file` and
-`--insecure` are one choice: the first source that says either of them decides. * A Secret directory
-has the files `token`, `uri` (or `MOLEPORT_SERVER`) and `ca.crt`. Explicit flags
+* A token file is read again when it changes, so a rotation needs no restart.
+* `--ca-file` and `--insecure` are one choice: the first source that says either of them decides.
+* A Secret directory has the files `token`, `uri` (or `MOLEPORT_SERVER`) and `ca.crt`. Explicit flags
   or variables of the same source are stronger.
 * The profile is `profile.json` in the platform's directory for settings, or in
   `MOLEPORT_CONFIG_DIR`. Its token, CA and `insecure` are for its own server only and are never used
