@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.edge_rig import HOST, chunked, edge_rig, get, post
+from helpers.edge_rig import HOST, EdgeRig, chunked, edge_rig, get, post
 from helpers.loops import on_both_loops
 from helpers.upstream import ScriptedUpstream, SeenRequest, answer
 from helpers.waiting import until
@@ -516,6 +516,10 @@ async def test_a_held_body_is_not_read_beyond_one_read() -> None:
         assert upstream.requests[0].body == b"milkmilk"
 
 
+def held_count(rig: EdgeRig, result: str) -> float:
+    return rig.count("moleport_server_held_total", protocol="http", result=result)
+
+
 async def test_a_held_visitor_that_leaves_is_forgotten() -> None:
     async with edge_rig() as rig:
         rig.lose_agent()
@@ -526,6 +530,7 @@ async def test_a_held_visitor_that_leaves_is_forgotten() -> None:
 
         await until(lambda: rig.registry.holds.count == 0)
         assert rig.tunnel.active == 0
+        assert held_count(rig, "abandoned") == 1
 
 
 async def test_a_hold_ends_with_the_lease() -> None:
@@ -540,6 +545,7 @@ async def test_a_hold_ends_with_the_lease() -> None:
         reply = await visitor.answer()
         assert reply.status == 404
         assert reply.header("x-moleport-error") == "tunnel-not-found"
+        assert held_count(rig, "expired") == 1
 
 
 async def test_a_full_hold_answers_at_once() -> None:
@@ -558,6 +564,7 @@ async def test_a_full_hold_answers_at_once() -> None:
         assert reply.status == 503
         assert reply.header("retry-after") == "5"
         assert reply.header("x-moleport-error") == "agent-away"
+        assert held_count(rig, "refused") == 1
 
 
 async def test_nobody_waits_for_an_agent_that_said_goodbye() -> None:
