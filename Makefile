@@ -41,6 +41,10 @@ check: $(TOOLS) ## Format, lint, types, layers and unit tests: what every change
 	$(BIN)/lint-imports
 	$(BIN)/pytest tests/unit
 
+.PHONY: fuzz
+fuzz: $(TOOLS) ## Feed every parser with garbage, for long (Ctrl-C ends it)
+	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=0
+
 .PHONY: format
 format: $(TOOLS) ## Format the code and repair what ruff can repair
 	$(BIN)/ruff format $(SOURCES)
