@@ -328,6 +328,23 @@ def test_the_end_of_a_session_ends_every_stream_once() -> None:
         receive(pair.kit, serialize(frames.DATA, 2, bytes(MAX_PAYLOAD_BYTES)))
 
 
+def test_the_end_of_one_stream_may_end_another() -> None:
+    pair = MuxPair()
+    first, *_ = pair.open_both()
+    second, second_reader, *_ = pair.open_both()
+
+    class Linked(Reader):
+        def stream_reset(self, code: int, reason: str) -> None:
+            super().stream_reset(code, reason)
+            second.reset(Code.CANCEL)
+
+    first.receiver = Linked()
+    pair.kit.mux.close(Code.CANCEL, "over")
+
+    assert first.receiver.resets == [(Code.CANCEL, "over")]
+    assert second_reader.resets == []
+
+
 def test_the_longest_stalled_stream_is_the_first() -> None:
     pair = MuxPair()
     streams = [pair.open_both() for _ in range(3)]
