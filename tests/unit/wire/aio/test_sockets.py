@@ -1,14 +1,29 @@
 """Sockets of aiofastnet on the event loop of the product."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import cast
 
 import aiofastnet
 import pytest
 import uvloop
 
-from moleport_wire.aio.sockets import settle_reading
+from helpers.loops import on_both_loops
+from moleport_wire.aio.sockets import (
+    KEEPALIVE_IDLE_SECONDS,
+    NOTSENT_LOWAT_BYTES,
+    ReadBuffer,
+    abort_with_reset,
+    format_peer,
+    half_close,
+    keep_alive,
+    settle_reading,
+    tune_socket,
+)
 
 SECONDS = 5.0
 
@@ -65,3 +80,120 @@ def test_the_next_connection_hears_what_is_said_to_it_after_one_was_aborted_at_o
         await server.wait_closed()
 
     runner.run(accept_after_a_refusal())
+
+
+@pytest.mark.parametrize(
+    ("peername", "text"),
+    [
+        pytest.param(("192.0.2.1", 5), "192.0.2.1:5", id="IPv4"),
+        pytest.param(("2001:db8::1", 5, 0, 0), "[2001:db8::1]:5", id="IPv6"),
+        pytest.param("/run/app.sock", "", id="unix socket"),
+        pytest.param("", "", id="nameless unix socket"),
+        pytest.param(None, "", id="no peer"),
+    ],
+)
+def test_a_peer_is_named_as_people_write_it(peername: object, text: str) -> None:
+    assert format_peer(peername) == text
+
+
+class Idle(asyncio.Protocol):
+    """A connection that hears its end."""
+
+    def __init__(self) -> None:
+        self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def eof_received(self) -> bool:
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set_result(exc)
+
+
+Connected = tuple[asyncio.Transport, Idle, asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[Connected]:
+    """A connection of aiofastnet and the far end of it."""
+    far: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
+        asyncio.get_running_loop().create_future()
+    )
+    server = await asyncio.start_server(lambda *ends: far.set_result(ends), "127.0.0.1", 0)
+    async with asyncio.timeout(SECONDS):
+        transport, idle = await aiofastnet.create_connection(
+            asyncio.get_running_loop(), Idle, *server.sockets[0].getsockname()
+        )
+        reader, writer = await far
+    try:
+        yield transport, idle, reader, writer
+    finally:
+        transport.abort()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        server.close()
+
+
+@on_both_loops
+async def test_a_tuned_socket_sends_at_once_and_queues_little() -> None:
+    async with connected() as (transport, *_):
+        tune_socket(transport)
+        keep_alive(transport)
+
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if sys.platform == "linux":
+            assert sock.getsockopt(socket.IPPROTO_TCP, 25) == NOTSENT_LOWAT_BYTES
+            idle = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            assert idle == KEEPALIVE_IDLE_SECONDS
+
+
+@on_both_loops
+async def test_a_unix_socket_is_left_as_it_is(tmp_path: Path) -> None:
+    path = str(tmp_path / "app.sock")
+    server = await asyncio.start_unix_server(lambda _, writer: writer.close(), path)
+    transport, idle = await asyncio.get_running_loop().create_unix_connection(Idle, path)
+
+    tune_socket(transport)
+    keep_alive(transport)
+    abort_with_reset(transport)
+
+    async with asyncio.timeout(SECONDS):
+        assert await idle.lost is None
+    server.close()
+
+
+@on_both_loops
+async def test_an_aborted_connection_is_an_error_for_its_peer() -> None:
+    async with connected() as (transport, idle, reader, _):
+        transport.write(b"half of it")
+        abort_with_reset(transport)
+
+        async with asyncio.timeout(SECONDS):
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            await idle.lost
+
+
+@on_both_loops
+async def test_half_of_a_connection_can_be_closed_once() -> None:
+    async with connected() as (transport, idle, reader, _):
+        transport.write(b"all of it")
+        assert half_close(transport)
+
+        async with asyncio.timeout(SECONDS):
+            assert await reader.read() == b"all of it"
+        assert not idle.lost.done()
+        transport.abort()
+        assert not half_close(transport)
+
+
+def test_what_was_read_is_copied_before_the_next_read() -> None:
+    buffer = ReadBuffer()
+    buffer.lend()[:5] = b"first"
+    first = buffer.take(5)
+    buffer.lend()[:5] = b"other"
+
+    assert first == b"first"
+    assert buffer.take(5) == b"other"
