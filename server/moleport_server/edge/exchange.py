@@ -8,6 +8,7 @@ then counted, captured and reported.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from moleport_server.access.visitors import Decision
@@ -45,11 +46,15 @@ class Downstream(Protocol):
     deadline: float
     """Monotonic seconds when `Exchange.timed_out` is due."""
 
-    def write(self, data: Payload) -> None:
-        """Send bytes of the answer."""
+    @property
+    def write(self) -> Callable[[Payload], object]:
+        """Sends bytes of the answer."""
+        ...
 
-    def write_all(self, parts: list[Payload]) -> None:
-        """Send several pieces of the answer."""
+    @property
+    def write_all(self) -> Callable[[list[Payload]], object]:
+        """Sends several pieces of the answer."""
+        ...
 
     def write_eof(self) -> None:
         """End our direction of an upgraded connection."""
@@ -99,7 +104,10 @@ class Exchange:
     """Whether the request has arrived completely."""
     request_head = b""
     response_bytes = 0
-    response_kept: list[bytes] | None = None
+    response_kept: list[bytes]
+    """The beginning of the body for the capture; only with `response_room`."""
+    response_room = 0
+    """How many more bytes of the body the capture takes."""
     status = 0
     is_chunking = False
     tunnel: Tunnel | None = None
@@ -109,7 +117,6 @@ class Exchange:
     _body_size = 0
     _captured: list[bytes] | None = None
     _captured_size = 0
-    _response_kept_size = 0
     _response_head = b""
     _attempts = 0
     _service_losses = 0
@@ -190,6 +197,7 @@ class Exchange:
             if self.content_length > 0 or self.is_chunked:
                 self._captured = []
             self.response_kept = []
+            self.response_room = edge.settings.capture_body_bytes
         self._send_or_hold()
 
     # Sending
@@ -389,14 +397,6 @@ class Exchange:
 
     # Answering
 
-    def write(self, data: Payload) -> None:
-        """Send bytes of the answer."""
-        self.connection.write(data)
-
-    def write_all(self, parts: list[Payload]) -> None:
-        """Send several pieces of the answer."""
-        self.connection.write_all(parts)
-
     def write_interim(self, status: int, reason: bytes, lines: list[bytes]) -> None:
         """Pass on a 1xx answer other than 100 and 101 (103 Early Hints)."""
         if self.is_http11:
@@ -420,6 +420,19 @@ class Exchange:
         if edge.is_draining or not self.was_complete:
             # An answer before the end of the request: only a complete request keeps the connection.
             self.keeps_alive = self.keeps_alive and not edge.is_draining
+        request_id = self.request_id or b"-"
+        is_plain = length >= 0 and has_body and self.keeps_alive and self.is_http11
+        if is_plain and not has_request_id:
+            # What nearly every answer is, in one step.
+            head = b"HTTP/1.1 %d %b\r\n%bContent-Length: %d\r\nX-Request-Id: %b\r\n\r\n" % (
+                status,
+                reason,
+                b"".join(lines),
+                length,
+                request_id,
+            )
+            self._response_head = head
+            return head
         framing = b""
         if length >= 0 and (has_body or self.is_head or status == 304):
             framing = b"Content-Length: %d\r\n" % length
@@ -434,17 +447,10 @@ class Exchange:
         elif not self.is_http11:
             framing += b"Connection: keep-alive\r\n"
         if not has_request_id:
-            framing += b"X-Request-Id: %b\r\n" % (self.request_id or b"-")
+            framing += b"X-Request-Id: %b\r\n" % request_id
         head = b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, b"".join(lines), framing)
         self._response_head = head
         return head
-
-    def keep_response(self, data: bytes) -> None:
-        """Keep the beginning of the body for the capture."""
-        kept = self.response_kept
-        if kept is not None and self._response_kept_size < self._edge.settings.capture_body_bytes:
-            kept.append(data)
-            self._response_kept_size += len(data)
 
     def end_body(self) -> None:
         """End a body that lasted until the end of the stream."""
@@ -592,13 +598,16 @@ class Exchange:
         if self._edge.keeps_bodies:
             self._captured = [body] if body else None
             self.response_kept = []
+            self.response_room = self._edge.settings.capture_body_bytes
         self._send_or_hold()
 
     def capture(self, sequence: int, seconds: float, captured_at: float) -> Capture:
         """Return what to remember of this exchange."""
         limit = self._edge.settings.capture_body_bytes
         request_body = b"".join(self._captured)[:limit] if self._captured else None
-        response_body = b"".join(self.response_kept)[:limit] if self.response_kept else None
+        response_body = None
+        if self._edge.keeps_bodies and self.response_kept:
+            response_body = b"".join(self.response_kept)[:limit]
         # By position: keywords cost a microsecond per request here.
         return Capture(
             sequence,

@@ -17,6 +17,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -173,11 +174,21 @@ class HttpEdge:
         connection = cast("EdgeConnection", exchange.connection)  # replays bring their head along
         host = exchange.host
         assert host is not None  # noqa: S101 - checked with the head
-        forwarded_for, proto, forwarded_host = connection.address_bytes, connection.scheme, host
+        visitor_host = host
         if connection.is_trusted:
-            forwarded_for = append_forwarded(exchange.forwarded_for, connection.address_bytes)
-            proto = exchange.forwarded_proto or proto
-            forwarded_host = exchange.forwarded_host or host
+            forwarded = _forwarded(
+                append_forwarded(exchange.forwarded_for, connection.address_bytes),
+                exchange.forwarded_proto or connection.scheme,
+                exchange.forwarded_host or visitor_host,
+            )
+        elif visitor_host is connection.forwarded_host or visitor_host == connection.forwarded_host:
+            forwarded = connection.forwarded
+        else:
+            # A connection nearly always asks for one host.
+            connection.forwarded_host = visitor_host
+            forwarded = connection.forwarded = _forwarded(
+                connection.address_bytes, connection.scheme, visitor_host
+            )
         if tunnel.host_header is not None:
             host = tunnel.host_header.encode("latin-1", "replace")
         request_id = exchange.request_id
@@ -193,18 +204,13 @@ class HttpEdge:
         authorization = exchange.authorization
         if authorization is not None and tunnel.rules.basic_auth is None:
             framing += b"Authorization: %b\r\n" % authorization
-        return (
-            b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%bX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n"
-            b"X-Forwarded-Host: %b\r\nX-Request-Id: %b\r\n\r\n"
-        ) % (
+        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\n\r\n" % (
             exchange.method,
             exchange.target,
             host,
-            b"".join(lines),
+            b"".join(lines) if lines else b"",
             framing,
-            forwarded_for,
-            proto,
-            forwarded_host,
+            forwarded,
             request_id,
         )
 
@@ -375,11 +381,15 @@ class EdgeConnection(asyncio.BufferedProtocol):
         "address",
         "address_bytes",
         "deadline",
+        "forwarded",
+        "forwarded_host",
         "is_trusted",
         "number",
         "opened_at",
         "peer",
         "scheme",
+        "write",
+        "write_all",
     )
 
     _numbers = itertools.count(1)
@@ -395,6 +405,9 @@ class EdgeConnection(asyncio.BufferedProtocol):
         self.address = ""
         self.address_bytes = b""
         self.is_trusted = False
+        self.forwarded = b""
+        """The X-Forwarded lines for `forwarded_host`, the host that was asked for last."""
+        self.forwarded_host = b""
         self.deadline = NEVER
         """Monotonic seconds; looked at once a second."""
         self._parser = httptools.HttpRequestParser(self)
@@ -429,6 +442,9 @@ class EdgeConnection(asyncio.BufferedProtocol):
         # The loop's promise for stream sockets; C transports do not inherit from asyncio.Transport.
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
+        # For the exchange: bound, because a method in between would cost every answer.
+        self.write: Callable[[Payload], object] = transport.write
+        self.write_all: Callable[[list[Payload]], object] = transport.writelines
         settle_reading(transport)
         edge = self._edge
         peername: Any = self._address or transport.get_extra_info("peername")
@@ -783,14 +799,6 @@ class EdgeConnection(asyncio.BufferedProtocol):
 
     # For the exchange
 
-    def write(self, data: Payload) -> None:
-        """Write to the visitor."""
-        self._transport.write(data)
-
-    def write_all(self, parts: list[Payload]) -> None:
-        """Write several pieces."""
-        self._transport.writelines(parts)
-
     def write_eof(self) -> None:
         """End our direction of an upgraded connection, and the connection if it was the last."""
         self._has_ended = True
@@ -896,6 +904,14 @@ class EdgeConnection(asyncio.BufferedProtocol):
         """End with a reset, so that nothing looks complete."""
         self._is_closing = True
         abort_with_reset(self._transport)
+
+
+def _forwarded(address: bytes, proto: bytes, host: bytes) -> bytes:
+    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
+        address,
+        proto,
+        host,
+    )
 
 
 _RULES: Final = {Decision.DENY_ADDRESS: "address", Decision.NEEDS_AUTH: "basic_auth"}

@@ -284,8 +284,9 @@ class UpstreamConnection:
             return
         size = len(data)
         exchange.response_bytes += size
-        if exchange.response_kept is not None:
-            exchange.keep_response(data)
+        if exchange.response_room > 0:
+            exchange.response_room -= size
+            exchange.response_kept.append(data)
         out = self._out
         if exchange.is_chunking:
             out.append(b"%x\r\n" % size)
@@ -325,9 +326,10 @@ class UpstreamConnection:
             size = remaining
         self._raw_remaining = remaining - size
         exchange.response_bytes += size
-        if exchange.response_kept is not None:
-            exchange.keep_response(bytes(data))
-        exchange.write(data)
+        if exchange.response_room > 0:
+            exchange.response_room -= size
+            exchange.response_kept.append(bytes(data))
+        exchange.connection.write(data)
         if not self._raw_remaining:
             self.is_done = True
             self._parser = httptools.HttpResponseParser(self)
@@ -339,11 +341,11 @@ class UpstreamConnection:
             return
         self._out = []
         if len(out) == 1:
-            exchange.write(out[0])
+            exchange.connection.write(out[0])
         elif self._out_bytes < COPY_BELOW_BYTES:
-            exchange.write(b"".join(out))
+            exchange.connection.write(b"".join(out))
         else:
-            exchange.write_all(out)
+            exchange.connection.write_all(out)
         self._out_bytes = 0
 
     def _finish(self, exchange: Exchange) -> None:
