@@ -13,6 +13,7 @@ import time
 from datetime import datetime
 from typing import TextIO
 
+from aiohttp.http_exceptions import HttpProcessingError
 from pythonjsonlogger.json import JsonFormatter
 
 from moleport_server.config.settings import LogSettings
@@ -71,11 +72,21 @@ def configure(settings: LogSettings, *, stream: TextIO | None = None) -> None:
     _replace_handlers(root, stream, _json() if settings.format == "json" else TextFormatter())
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("aiohttp.server").filters[:] = [_is_ours]
     access = logging.getLogger(ACCESS_LOGGER)
     access.propagate = False
     access.setLevel(_OFF if settings.access == "off" else logging.INFO)
     formatter = _json() if settings.access == "json" else AccessTextFormatter()
     _replace_handlers(access, stream, formatter)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Drop what aiohttp logs as an error, with a traceback, for each malformed request.
+
+    Strangers could fill the disk with it; they get a 400, and the call is counted.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 def _replace_handlers(

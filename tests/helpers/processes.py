@@ -6,7 +6,9 @@ profiles and settings of the machine stay outside.
 """
 
 import asyncio
+import contextlib
 import json
+import os
 import random
 import signal
 import socket
@@ -41,7 +43,11 @@ class Running(asyncio.SubprocessProtocol):
         cls, name: str, command: Sequence[str | Path], environ: Mapping[str, str]
     ) -> Self:
         _, running = await asyncio.get_running_loop().subprocess_exec(
-            lambda: cls(name), *command, stdin=asyncio.subprocess.DEVNULL, env=dict(environ)
+            lambda: cls(name),
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            env=dict(environ),
+            start_new_session=True,  # so that `kill` gets its children as well
         )
         return running
 
@@ -114,7 +120,8 @@ class Running(asyncio.SubprocessProtocol):
 
     async def kill(self) -> None:
         """End it as a crash does."""
-        self.send_signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         await self.wait_exit()
 
     async def aclose(self) -> None:
