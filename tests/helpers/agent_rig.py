@@ -1,14 +1,11 @@
 """The agents' side of a server on loopback, and a driver that speaks to it by another library.
 
-`Driver` uses `websockets`, not the product's transport, so that both ends of the wire cannot share a
-misunderstanding about WebSocket; frames and messages come from `moleport_wire.hoody`.
+Frames and messages come from `moleport_wire.hoody`, the WebSocket does not (see `frame_socket`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -16,10 +13,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect
 
 from helpers.edge_rig import RegistryRig, registry_rig
+from helpers.frame_socket import FrameSocket
 from helpers.waiting import DEADLINE_SECONDS
 from moleport_server.access.admission import PreAuthGate
 from moleport_server.access.authentication import Authenticator
@@ -42,15 +39,13 @@ HELLO = messages.Hello(
 )
 
 
-class Driver:
+class Driver(FrameSocket):
     """One WebSocket of an agent; ends when its context does."""
 
     def __init__(self, port: int, **options: Any) -> None:
+        super().__init__()
         self._port = port
         self._options = options
-        self._socket: ClientConnection
-        self._received: deque[tuple[int, int, bytes]] = deque()
-        self.answers_pings = True
 
     async def __aenter__(self) -> Self:
         secret = self._options.get("secret", SECRET)
@@ -80,36 +75,6 @@ class Driver:
     def subprotocol(self) -> str | None:
         return self._socket.subprotocol
 
-    def break_off(self) -> None:
-        """Vanish without a word."""
-        self._socket.transport.abort()
-
-    async def send(self, frame_type: int, payload: bytes = b"", stream_id: int = 0) -> None:
-        await self._socket.send(frames.serialize(frame_type, stream_id, payload))
-
-    async def send_message(self, message: bytes | str) -> None:
-        await self._socket.send(message)
-
-    async def frame(self, *types: int) -> tuple[int, int, bytes]:
-        """Return the next frame of these types; others are dropped, PINGs answered.
-
-        Raises:
-            ConnectionClosed: the server ended the connection before it came.
-        """
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while True:
-                while self._received:
-                    kind, stream_id, payload = self._received.popleft()
-                    if kind == frames.PING and self.answers_pings:
-                        await self.send(frames.PONG, payload)
-                    if kind in types:
-                        return kind, stream_id, payload
-                message = await self._socket.recv(decode=False)
-                self._received.extend((k, s, bytes(p)) for k, s, p in frames.parse(message))
-
-    async def payload(self, frame_type: int) -> bytes:
-        return (await self.frame(frame_type))[2]
-
     async def greet(self, **changes: Any) -> messages.HelloOk:
         """Say HELLO and return what was granted."""
         await self.send(frames.HELLO, replace(HELLO, **changes).encode())
@@ -120,20 +85,6 @@ class Driver:
         request = messages.Bind(client_bind_ref=ref, kind=kind, **members)
         await self.send(frames.BIND, request.encode())
         return messages.BindOk.decode(await self.payload(frames.BIND_OK))
-
-    async def goodbye(self) -> tuple[messages.GoAway, int | None]:
-        """Return the server's GOAWAY and the close code that follows."""
-        goaway = messages.GoAway.decode(await self.payload(frames.GOAWAY))
-        return goaway, await self.closed()
-
-    async def closed(self) -> int | None:
-        """Wait for the end of the connection and return the server's close code, if it sent one."""
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                while True:
-                    await self._socket.recv()
-        except ConnectionClosed as end:
-            return None if end.rcvd is None else end.rcvd.code
 
 
 @dataclass(slots=True)

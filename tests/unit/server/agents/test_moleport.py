@@ -556,7 +556,7 @@ async def test_a_close_frame_without_a_goodbye_is_a_loss() -> None:
     async with agent_rig() as rig, rig.driver() as driver:
         tunnel = await bound(driver, rig)
 
-        await driver._socket.close(1001)
+        await driver.close(1001)
 
         await until(lambda: not rig.base.registry.sessions)
         assert tunnel.may_hold
