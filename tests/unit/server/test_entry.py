@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+import pytest
+
+BLOCKED = """
+import sys
+
+sys.modules["cryptography"] = None  # as if it were not installed
+from moleport_server.entry import main
+
+sys.argv = ["moleport-server", "--version"]
+main()
+"""
+
+
+def test_without_the_libraries_of_the_server_the_command_says_what_to_install() -> None:
+    result = subprocess.run([sys.executable, "-c", BLOCKED], text=True, capture_output=True)
+
+    assert result.returncode == 1
+    assert result.stderr == (
+        "moleport-server: cryptography is not installed; the server needs its extra: "
+        "pip install 'moleport[server]'\n"
+    )
+
+
+def test_with_them_the_command_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from moleport_server.entry import main
+
+    monkeypatch.setattr(sys, "argv", ["moleport-server", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("moleport-server, version ")
