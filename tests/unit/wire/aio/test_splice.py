@@ -2,7 +2,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import aiofastnet
 import pytest
@@ -10,7 +10,7 @@ import trustme
 
 from helpers.loops import on_both_loops
 from helpers.pair import MuxPair
-from moleport_wire.aio.sockets import ReadBuffer
+from moleport_wire.aio.sockets import ReadBuffer, abort_with_reset
 from moleport_wire.aio.splice import WRITE_BUFFER_BYTES, Splice
 from moleport_wire.hoody.frames import Code
 from moleport_wire.hoody.streams import HIGH_WATER_BYTES
@@ -297,6 +297,56 @@ async def test_a_splice_without_a_stream_reads_nothing_until_it_is_attached() ->
         await until(lambda: endings)
 
     assert rig.reader.data == b"greeting"
+
+
+@on_both_loops
+async def test_a_socket_that_is_full_from_the_beginning_stops_credit() -> None:
+    preface = BULK * 2  # more than the kernel takes
+    may_read = asyncio.Event()
+    heard = bytearray()
+
+    async def service(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a stream's transport
+        await may_read.wait()
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        heard.extend(await reader.read())
+
+    rig = Rig(preface)
+    rig.ours.write(BULK)
+    rig.ours.write_eof()
+    async with serving(service) as port:
+        await rig.connect(port)
+        rig.pair.settle()
+        assert rig.theirs.is_reading_paused
+        assert rig.counts[0] == WINDOW
+        may_read.set()
+        await until(lambda: rig.endings)
+
+    assert bytes(heard) == preface + BULK
+
+
+@pytest.mark.parametrize("is_ended_by_us", [False, True], ids=["by the service", "by us"])
+@on_both_loops
+async def test_a_connection_without_a_stream_may_end(is_ended_by_us: bool) -> None:
+    async def service(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not is_ended_by_us:
+            abort_with_reset(cast("asyncio.Transport", writer.transport))
+        with suppress(ConnectionResetError):
+            await reader.read()
+
+    endings: list[str] = []
+    splice = Splice(ReadBuffer(), lambda _, reason: endings.append(reason))
+    async with serving(service) as port:
+        transport, _ = await aiofastnet.create_connection(
+            asyncio.get_running_loop(), lambda: splice, "127.0.0.1", port
+        )
+        if is_ended_by_us:
+            splice.end(Code.CANCEL, "nobody wants it")
+        else:
+            transport.resume_reading()
+        await until(lambda: endings)
+
+    assert endings == ["nobody wants it" if is_ended_by_us else "connection lost"]
 
 
 @pytest.fixture(scope="module")
