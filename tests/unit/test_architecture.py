@@ -20,7 +20,6 @@ PACKAGES = {
     "agent": "moleport_agent",
 }
 WITHOUT_MIRROR = {
-    "server/moleport_server/app.py": "the composition root; every process test runs it",
     "server/moleport_server/clock.py": "two names of the standard library",
     "server/moleport_server/api/ports.py": "declarations that other modules implement",
     "server/moleport_server/capture/replay.py": "a declaration that edge/replay.py implements",
