@@ -289,13 +289,6 @@ class DriverSession:
         finally:
             self._pending.pop(ref, None)
 
-    async def unbind_unknown(self, known: set[str]) -> None:
-        """Give up resumed bindings of tunnels that we do not serve any more."""
-        for bind_id, name in list(self._binds.items()):
-            if name not in known:
-                del self._binds[bind_id]
-                self._send(frames.UNBIND, messages.Unbind(bind_id=bind_id).encode())
-
     async def reauthenticate(self, token: Secret) -> None:
         """Prove a new revision of the token on the live session.
 

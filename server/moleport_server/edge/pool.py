@@ -252,6 +252,11 @@ class UpstreamConnection:
         if self._fields > MAX_RESPONSE_FIELDS:
             self._fail(exchange, "the answer has too many fields")
             return
+        if self._is_chunked and self._close_delimited:
+            # We never send TE, so the service must not: undone here it would reach the visitor as
+            # bytes that nobody can read (RFC 9112 section 6.1).
+            self._fail(exchange, "the answer has a transfer coding that nobody asked for")
+            return
         if status == 101:
             return  # `_switch` follows
         lines = self._lines

@@ -171,6 +171,10 @@ async def test_fields_of_the_services_connection_stay_with_it() -> None:
         ),
         pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 140_000 + b"\r\n\r\n", id="huge head"),
         pytest.param(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 600 + b"\r\n", id="too many fields"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", id="gzip, chunked"
+        ),
+        pytest.param(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx", id="gzip"),
         pytest.param(SWITCH, id="switch that nobody asked for"),
         pytest.param(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", id="switch to nothing"),
     ],

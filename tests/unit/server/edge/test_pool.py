@@ -48,6 +48,28 @@ async def test_a_stream_with_an_unclean_end_is_not_used_again(raw: bytes) -> Non
         assert await served(rig) == 2
 
 
+@pytest.mark.parametrize(("extra", "is_reusable"), [(b"", True), (b"left over", False)])
+async def test_a_large_body_that_comes_in_pieces_passes_whole(
+    extra: bytes, is_reusable: bool
+) -> None:
+    body = bytes(range(256)) * 1200
+    async with (
+        edge_rig(ScriptedUpstream(respond=lambda _: None)) as rig,
+        rig.visitor() as visitor,
+    ):
+        visitor.send(get())
+        await until(lambda: rig.upstream.requests)
+        raw = answer(body) + extra
+        for start in range(0, len(raw), 50_000):
+            rig.upstream.streams[0].send(raw[start : start + 50_000])
+
+        assert (await visitor.answer()).body == body
+        assert rig.edge.pool.idle_count == int(is_reusable)
+        recorded = rig.captures.list(rig.tunnel.id, 1)[0].capture
+        assert recorded.response_bytes == len(body)
+        assert recorded.response_body == body[: 64 * 1024]
+
+
 async def test_a_body_behind_the_answer_to_head_spoils_the_stream() -> None:
     async with edge_rig() as rig, rig.visitor() as visitor:
         visitor.send(get(method="HEAD"))
