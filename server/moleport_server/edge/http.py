@@ -500,7 +500,7 @@ class EdgeConnection(asyncio.BufferedProtocol):
             if self._lingered > LINGER_BYTES:
                 self.abort()
             return
-        if self._unfed:
+        if self._unfed or self._is_upgrading():
             self._unfed += data
             return
         self._feed(data)
@@ -554,6 +554,18 @@ class EdgeConnection(asyncio.BufferedProtocol):
                 self._feed_slices(data)
         finally:
             self._feeding = False
+
+    def _is_upgrading(self) -> bool:
+        """Whether what comes now is for after the service's answer to an upgrade.
+
+        Reading is paused then, but TLS may deliver what it had decrypted before.
+        """
+        parsing = self._parsing
+        return (
+            parsing is not None
+            and parsing.is_upgrade
+            and (parsing is self._current or parsing in self._waiting)
+        )
 
     def _feed_slices(self, data: bytes) -> None:
         position = 0

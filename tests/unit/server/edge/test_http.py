@@ -342,6 +342,26 @@ async def test_requests_behind_a_close_are_ignored() -> None:
         assert len(rig.upstream.requests) == 1
 
 
+async def test_early_bytes_of_an_upgrade_are_kept_though_reading_is_paused() -> None:
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    upstream = ScriptedUpstream(respond=lambda _: None)
+    async with edge_rig(upstream) as rig:
+        connection = rig.edge.connection()
+        connection.connection_made(_Sink())
+        connection.data_received(get("/", "Connection: Upgrade", "Upgrade: websocket"))
+        (stream,) = upstream.streams
+        stream.is_raw = True
+        stream.written.clear()
+
+        connection.data_received(b"early ")
+        connection.data_received(b"bytes")
+        stream.send(switch)
+        connection.data_received(b" and late ones")
+
+        assert stream.written == b"early bytes and late ones"
+        connection.connection_lost(None)
+
+
 # HTTP/1.0
 
 
