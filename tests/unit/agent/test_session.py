@@ -1,6 +1,5 @@
 """One session at the agent's side: what the server may send, and what becomes of it."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -178,14 +177,16 @@ async def test_a_silent_server_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
         assert hello.resume_session_id == "S-1"
 
 
-async def test_an_address_given_too_late_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_given_too_late_is_given_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async with tunnel_server() as server, running_agent(server):
         connection = await server.accept()
         await connection.hello()
         monkeypatch.setattr(session_module, "ANSWER_SECONDS", 0.02)
         await connection.grant()
         bind = await connection.bind()
-        await asyncio.sleep(0.1)
+        await until(lambda: "no answer to BIND" in caplog.text)
 
         await connection.give(bind, bind_id=7)
 

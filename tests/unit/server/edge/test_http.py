@@ -343,7 +343,9 @@ async def test_requests_behind_a_close_are_ignored() -> None:
 
 
 async def test_early_bytes_of_an_upgrade_are_kept_though_reading_is_paused() -> None:
-    switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    switch = (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    )
     upstream = ScriptedUpstream(respond=lambda _: None)
     async with edge_rig(upstream) as rig:
         connection = rig.edge.connection()
