@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from moleport_server.access.visitors import Decision
 from moleport_server.capture.record import Capture
 from moleport_server.edge.forwarding import IDEMPOTENT
+from moleport_server.edge.known_heads import AnswerHead, RequestTemplate
 from moleport_server.edge.pages import render
 from moleport_server.edge.pool import UpstreamConnection
 from moleport_server.edge.refusals import Refusal
@@ -24,6 +25,8 @@ from moleport_wire.hoody.frames import Code, Payload
 if TYPE_CHECKING:
     from moleport_server.edge.http import HttpEdge
 
+NEVER: Final = float("inf")
+"""A deadline that does not come."""
 MAX_ATTEMPTS: Final = 8
 """An idempotent request is sent at most so often: agents that die with each request must not loop."""
 MAX_SERVICE_ATTEMPTS: Final = 3
@@ -133,6 +136,23 @@ class Exchange:
         self.started_at = edge.monotonic()
         self._kept: list[bytes] | None = []
 
+    def repeat(self, template: RequestTemplate, method: bytes, target: bytes) -> None:
+        """Take over the fields of a connection's last request; this one is complete as it is."""
+        self.method = method
+        self.target = target
+        self.host = template.host
+        self.hostname = template.hostname
+        self.lines = template.lines
+        if method == b"HEAD":
+            self.is_head = True
+        if template.named is not None:
+            self.named = template.named
+        if template.accept is not None:
+            self.accept = template.accept
+        if template.authorization is not None:
+            self.authorization = template.authorization
+        self.was_complete = True
+
     # Deciding
 
     def start(self) -> None:
@@ -216,7 +236,7 @@ class Exchange:
         if not self._attempts and not self.is_upgrade:
             upstream = edge.pool.take(tunnel, is_idempotent=is_idempotent)
         if upstream is None:
-            upstream = UpstreamConnection(tunnel, edge.pool.forget)
+            upstream = UpstreamConnection(tunnel, edge.pool.forget, edge.pool.known_lines)
             try:
                 upstream.stream = session.upstream.open_stream(
                     tunnel, upstream, self.connection.peer
@@ -323,7 +343,7 @@ class Exchange:
             return
         self._held_at = edge.monotonic()
         # The lease bounds the wait; the connection's own deadlines rest meanwhile.
-        self.connection.deadline = float("inf")
+        self.connection.deadline = NEVER
         if not self.was_complete:
             self._pause_request()
 
@@ -416,7 +436,7 @@ class Exchange:
         edge = self._edge
         self.status = status
         edge.counters.upstream.observe(edge.monotonic() - self.started_at)
-        self.connection.deadline = float("inf")
+        self.connection.deadline = NEVER
         if edge.is_draining or not self.was_complete:
             # An answer before the end of the request: only a complete request keeps the connection.
             self.keeps_alive = self.keeps_alive and not edge.is_draining
@@ -452,6 +472,27 @@ class Exchange:
         self._response_head = head
         return head
 
+    def start_known(self, head: AnswerHead) -> bytes:
+        """Return the head for the visitor, from one whose lines are all known."""
+        edge = self._edge
+        self.status = head.status
+        edge.counters.upstream.observe(edge.monotonic() - self.started_at)
+        connection = self.connection
+        connection.deadline = NEVER
+        if edge.is_draining:
+            self.keeps_alive = False
+        if not self.keeps_alive:
+            extra = b"Connection: close\r\n"
+        elif not self.is_http11:
+            extra = b"Connection: keep-alive\r\n"
+        else:
+            extra = b""
+        if not head.has_request_id:
+            extra += b"X-Request-Id: %b\r\n" % (self.request_id or b"-")
+        block = b"HTTP/1.1 %b\r\n%b%b\r\n" % (head.status_text, head.fields, extra)
+        self._response_head = block
+        return block
+
     def end_body(self) -> None:
         """End a body that lasted until the end of the stream."""
         if self.is_chunking:
@@ -478,7 +519,7 @@ class Exchange:
             upgrade,
         )
         self._response_head = head
-        self.connection.deadline = float("inf")
+        self.connection.deadline = NEVER
         self.connection.write(head)
         upstream = self._upstream
         assert upstream is not None  # noqa: S101 - its answer

@@ -10,8 +10,8 @@ import asyncio
 from typing import Final
 
 from moleport_server.capture.record import Capture
-from moleport_server.edge.exchange import Exchange
-from moleport_server.edge.http import NEVER, HttpEdge
+from moleport_server.edge.exchange import NEVER, Exchange
+from moleport_server.edge.http import HttpEdge
 from moleport_server.edge.pool import UpstreamConnection
 from moleport_server.errors import InvalidRequest, NoSession, UpstreamLost, UpstreamRefused
 from moleport_server.registry.live import Tunnel

@@ -170,7 +170,7 @@ async def test_a_pool_is_bounded() -> None:
         (first,) = pool._idle[rig.tunnel]
 
         for _ in range(MAX_IDLE_PER_TUNNEL):
-            connection = type(first)(rig.tunnel, pool.forget)
+            connection = type(first)(rig.tunnel, pool.forget, pool.known_lines)
             connection.stream = rig.upstream.open_stream(rig.tunnel, connection, "")
             pool.put(connection)
 
