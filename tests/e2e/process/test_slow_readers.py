@@ -172,3 +172,36 @@ async def test_thousands_of_stalled_visitors_stay_within_the_receive_budget(
 async def is_served(site: Site) -> bool:
     async with await Visitor.connect(site.http_port) as visitor:
         return (await visitor.get(HOST)).status == 200
+
+
+async def test_a_stream_serves_the_next_visitor_whole_after_one_who_did_not_read(
+    shop: Site, origin: WebOrigin
+) -> None:
+    # Within one window: the answer is complete for the server before the visitor has read it.
+    with stalled(shop.http_port, f"/size/{WINDOW_BYTES - 4096}", 8):
+        async with asyncio.timeout(STEP_SECONDS):
+            while 'code="2xx",protocol="http"} 8.0' not in await shop.metrics():
+                await asyncio.sleep(0.05)
+        for _ in range(8):
+            page = await shop.curl(HOST, f"/size/{8 * MIB}", "--max-time", "10", "-o", "/dev/null")
+            assert page.exit_code == 0, page.err
+
+
+async def test_a_pipeline_of_a_visitor_who_does_not_read_is_not_kept_in_memory(
+    shop: Site, origin: WebOrigin
+) -> None:
+    await small_request_seconds(shop, 100)
+    before = shop.server.resident_bytes
+    with contextlib.closing(raw_connection(shop.http_port, receive_bytes=4096)) as visitor:
+        for path in (f"/size/{MIB}", f"/size/{256 * MIB}", "/endless"):
+            visitor.send(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await wait_for_requests(origin, f"GET /size/{MIB}", 1)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(STEP_SECONDS):
+            # Read into the second answer, then stop again.
+            received = 0
+            while received < MIB:
+                received += len(await loop.sock_recv(visitor, 65_536))
+        await wait_for_still_bytes(shop)
+
+        assert shop.server.resident_bytes - before < 16 * MIB
