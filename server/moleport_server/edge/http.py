@@ -27,7 +27,7 @@ import httptools
 from moleport_server.access.addresses import is_inside
 from moleport_server.access.visitors import Decision
 from moleport_server.capture.masking import mask_target
-from moleport_server.edge.exchange import Exchange
+from moleport_server.edge.exchange import NEVER, Exchange
 from moleport_server.edge.forwarding import (
     REQUEST_FIELDS,
     Field,
@@ -39,6 +39,7 @@ from moleport_server.edge.forwarding import (
     tokens,
     without_named,
 )
+from moleport_server.edge.known_heads import REQUEST_LINE, RequestTemplate
 from moleport_server.edge.pool import StreamPool, UpstreamConnection
 from moleport_server.edge.refusals import Refusal
 from moleport_server.edge.resets import stream_error_reason
@@ -78,7 +79,6 @@ LINGER_SECONDS: Final = 2.0
 """After an answer that came before the end of the request, the rest is read and dropped so long:
 closing at once would destroy the answer in flight (RFC 9112 section 9.6)."""
 LINGER_BYTES: Final = 4 * 1024 * 1024
-NEVER: Final = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,6 +361,7 @@ class EdgeConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_address",
+        "_candidate",
         "_current",
         "_edge",
         "_feeding",
@@ -377,6 +378,7 @@ class EdgeConnection(asyncio.BufferedProtocol):
         "_parsing",
         "_pause_reasons",
         "_raw",
+        "_template",
         "_transport",
         "_unfed",
         "_waiting",
@@ -419,6 +421,9 @@ class EdgeConnection(asyncio.BufferedProtocol):
         """The request that is being answered."""
         self._waiting: deque[Exchange] = deque()
         self._raw: UpstreamConnection | None = None
+        self._template: RequestTemplate | None = None
+        """The fields of the last request, if another one like it could follow."""
+        self._candidate: RequestTemplate | None = None
         self._unfed = b""
         self._in_head = True
         self._head_bytes = 0
@@ -486,7 +491,26 @@ class EdgeConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
-        self.data_received(self._edge.buffer.take(nbytes))
+        data = self._edge.buffer.take(nbytes)
+        template = self._template
+        if (
+            template is None
+            or self._current is not None
+            or self._waiting
+            or self._head_bytes
+            or self._is_closing
+            or self._is_write_paused
+        ):
+            self.data_received(data)
+            return
+        match = template.match(data)
+        if match is None:
+            self.data_received(data)
+            return
+        exchange = self._current = self._parsing = Exchange(self._edge, self)
+        self.deadline = NEVER
+        exchange.repeat(template, match[1], match[2])
+        exchange.start()
 
     def data_received(self, data: bytes) -> None:
         """Parse, or relay after an upgrade."""
@@ -588,8 +612,10 @@ class EdgeConnection(asyncio.BufferedProtocol):
                 return
 
     def _feed_piece(self, data: bytes) -> None:
+        is_at_start = self._in_head and not self._head_bytes
         if self._in_head:
             self._head_bytes += len(data)
+        self._candidate = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -600,6 +626,13 @@ class EdgeConnection(asyncio.BufferedProtocol):
             return
         if self._in_head and self._head_bytes > self._edge.settings.head_bytes:
             self._refuse_head(Refusal.HEAD_TOO_LARGE)
+        candidate = self._candidate
+        if candidate is not None and is_at_start and not self._head_bytes:
+            # One whole request, nothing before it and nothing behind it.
+            end = data.find(b"\r\n")
+            if data.find(b"\r\n\r\n") == len(data) - 4 and REQUEST_LINE.fullmatch(data, 0, end):
+                candidate.block = data[end:]
+                self._template = candidate
 
     def _after_upgrade(self, rest: bytes) -> None:
         """Go on behind the point where llhttp stops, a request that asks for an upgrade."""
@@ -708,6 +741,10 @@ class EdgeConnection(asyncio.BufferedProtocol):
             and exchange.is_http11
             and b"close" not in (exchange.named or ())
         )
+        if not exchange.is_chunked and exchange.content_length <= 0:
+            # Known now: an answer at once may keep the connection.
+            exchange.was_complete = not exchange.is_upgrade
+        self._candidate = _template_of(exchange)
         if self._current is None and not self._waiting and not self._is_write_paused:
             self._current = exchange
             self.deadline = NEVER
@@ -927,6 +964,37 @@ class EdgeConnection(asyncio.BufferedProtocol):
         """End with a reset, so that nothing looks complete."""
         self._is_closing = True
         abort_with_reset(self._transport)
+
+
+def _template_of(exchange: Exchange) -> RequestTemplate | None:
+    """Return the fields of a request that may be repeated without parsing them again.
+
+    The block of bytes is added when the whole request is known.
+    """
+    host = exchange.host
+    if (
+        host is None
+        or exchange.content_length != -1
+        or exchange.is_chunked
+        or exchange.upgrade is not None
+        or exchange.expects_continue
+        or exchange.request_id is not None
+        or exchange.forwarded_for is not None
+        or exchange.forwarded_proto is not None
+        or exchange.forwarded_host is not None
+        or not exchange.is_http11
+        or not exchange.keeps_alive
+    ):
+        return None
+    return RequestTemplate(
+        b"",
+        host=host,
+        hostname=exchange.hostname,
+        lines=exchange.lines,
+        named=exchange.named,
+        accept=exchange.accept,
+        authorization=exchange.authorization,
+    )
 
 
 def _forwarded(address: bytes, proto: bytes, host: bytes) -> bytes:

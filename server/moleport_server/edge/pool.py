@@ -21,6 +21,7 @@ from moleport_server.edge.forwarding import (
     tokens,
     without_named,
 )
+from moleport_server.edge.known_heads import AnswerLines
 from moleport_server.registry.live import Tunnel
 from moleport_server.registry.upstream import ByteStream
 from moleport_wire.hoody.frames import Code, Payload
@@ -34,6 +35,8 @@ COPY_BELOW_BYTES: Final = 16 * 1024
 """Joining small pieces is cheaper than writing them one by one; large ones are not copied."""
 RAW_FROM_BYTES: Final = 64 * 1024
 """Bodies with more to come than this are counted instead of parsed: the parser would copy them."""
+LEARN_BYTES: Final = 4096
+"""Heads within this are remembered line by line."""
 MAX_IDLE_PER_TUNNEL: Final = 512
 FRESH_SECONDS: Final = 1.0
 """Other than idempotent requests use a stream that was idle for less: local services close idle
@@ -54,6 +57,7 @@ class UpstreamConnection:
         "_interim",
         "_is_chunked",
         "_keeps_alive",
+        "_known_lines",
         "_length",
         "_lines",
         "_named",
@@ -74,9 +78,15 @@ class UpstreamConnection:
         "used",
     )
 
-    def __init__(self, tunnel: Tunnel, on_lost: Callable[[UpstreamConnection], None]) -> None:
+    def __init__(
+        self,
+        tunnel: Tunnel,
+        on_lost: Callable[[UpstreamConnection], None],
+        known_lines: AnswerLines,
+    ) -> None:
         self.tunnel = tunnel
         self.on_lost = on_lost
+        self._known_lines = known_lines
         self.stream: ByteStream
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
@@ -136,7 +146,12 @@ class UpstreamConnection:
         if self._raw_remaining:
             self._take_raw(exchange, data)
             return
+        is_first = False
         if self._in_head:
+            if not self._head_bytes:
+                is_first = True
+                if self._take_known(exchange, data):
+                    return
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -155,6 +170,8 @@ class UpstreamConnection:
         if self._in_head and self._head_bytes > MAX_RESPONSE_HEAD_BYTES:
             self._fail(exchange, "the head of the answer is too large")
             return
+        if is_first and not self._in_head:
+            self._known_lines.learn(bytes(data[:LEARN_BYTES]))
         self._flush(exchange)
         if self.is_done and not exchange.status:
             self._fail(exchange, "the service switched to no protocol at all")
@@ -162,6 +179,37 @@ class UpstreamConnection:
             self._finish(exchange)
         elif self._length - exchange.response_bytes > RAW_FROM_BYTES and not self._in_head:
             self._raw_remaining = self._length - exchange.response_bytes
+
+    def _take_known(self, exchange: Exchange, data: Payload) -> bool:
+        """Answer with a head whose lines are all known; False: the parser has to read it."""
+        head = self._known_lines.read(data if type(data) is bytes else bytes(data[:LEARN_BYTES]))
+        if head is None or exchange.is_head:
+            return False
+        body = data[head.end :]
+        size = len(body)
+        length = head.length
+        if size > length:
+            return False
+        self._in_head = False
+        self._keeps_alive = True
+        block = exchange.start_known(head)
+        exchange.response_bytes = size
+        if size:
+            if exchange.response_room > 0:
+                exchange.response_room -= size
+                exchange.response_kept.append(bytes(body))
+            if size < COPY_BELOW_BYTES:
+                exchange.connection.write(b"".join((block, body)))
+            else:
+                exchange.connection.write_all([block, body])
+        else:
+            exchange.connection.write(block)
+        if size == length:
+            self.is_done = True
+            self._finish(exchange)
+        else:
+            self._raw_remaining = length - size
+        return True
 
     def stream_eof(self) -> None:
         """End an answer that lasts until the end, or note that the service hung up."""
@@ -390,6 +438,8 @@ class StreamPool:
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
+        self.known_lines = AnswerLines()
+        """Of the answers of all services."""
         self._idle: dict[Tunnel, deque[UpstreamConnection]] = {}
 
     @property
