@@ -46,14 +46,14 @@ class Recorded(NamedTuple):
 
 
 class _Ring:
-    __slots__ = ("bodied", "captures", "size", "token_id", "tunnel_id")
+    __slots__ = ("captures", "size", "stripped", "token_id", "tunnel_id")
 
     def __init__(self, tunnel_id: UUID, token_id: str | None) -> None:
         self.tunnel_id = tunnel_id
         self.token_id = token_id
         self.captures: deque[Capture] = deque()
-        self.bodied: deque[Capture] = deque()
-        """Those with bodies, in the same order."""
+        self.stripped = 0
+        """How many captures, from the oldest on, have given up their bodies."""
         self.size = 0
 
 
@@ -72,6 +72,7 @@ class CaptureLog:
         """
         self.ids = ids
         self._limits = limits or CaptureLimits()
+        self._per_tunnel = self._limits.requests_per_tunnel
         self._sink = sink
         self._rings: dict[UUID, _Ring] = {}
         # By the tunnel itself as well: hashing a UUID is a Python call, and `add` is hot.
@@ -97,24 +98,23 @@ class CaptureLog:
         if self._sink is not None:
             self._sink(tunnel, capture)
         size = CAPTURE_OVERHEAD_BYTES + len(capture.request_head) + len(capture.response_head)
-        if capture.request_body or capture.response_body:
-            size += _body_bytes(capture)
-            ring.bodied.append(capture)
+        if capture.response_body is not None:
+            size += len(capture.response_body)
+        if capture.request_body is not None:
+            size += len(capture.request_body)
         capture.charged_bytes = size
         self.added += 1
         captures = ring.captures
         captures.append(capture)
-        limits = self._limits
-        if len(captures) > limits.requests_per_tunnel:
-            oldest = captures.popleft()
-            if ring.bodied and ring.bodied[0] is oldest:
-                ring.bodied.popleft()
-            size -= oldest.charged_bytes
+        if len(captures) > self._per_tunnel:
+            size -= captures.popleft().charged_bytes
+            if ring.stripped:
+                ring.stripped -= 1
         ring.size += size
         self._size += size
-        if ring.size > limits.tunnel_bytes:
-            self._shrink_ring(ring, limits.tunnel_bytes)
-        if self._size > limits.budget_bytes:
+        if ring.size > self._limits.tunnel_bytes:
+            self._shrink_ring(ring, self._limits.tunnel_bytes)
+        if self._size > self._limits.budget_bytes:
             self._shrink_all()
 
     def _ring_of(self, tunnel: Tunnel) -> _Ring:
@@ -161,7 +161,7 @@ class CaptureLog:
                 self._drop_oldest(ring)
 
     def _shrink_ring(self, ring: _Ring, limit: int) -> None:
-        while ring.size > limit and ring.bodied:
+        while ring.size > limit and ring.stripped < len(ring.captures):
             self._drop_oldest_body(ring)
         while ring.size > limit and ring.captures:
             self._drop_oldest(ring)
@@ -170,9 +170,10 @@ class CaptureLog:
         """Drop the oldest bodies, then the oldest captures, whosesoever they are."""
         limit = self._limits.budget_bytes
         while self._size > limit:
-            bodied = [ring for ring in self._rings.values() if ring.bodied]
+            bodied = [ring for ring in self._rings.values() if ring.stripped < len(ring.captures)]
             if bodied:
-                self._drop_oldest_body(min(bodied, key=lambda ring: ring.bodied[0].sequence))
+                oldest = min(bodied, key=lambda ring: ring.captures[ring.stripped].sequence)
+                self._drop_oldest_body(oldest)
                 continue
             full = [ring for ring in self._rings.values() if ring.captures]
             if not full:
@@ -180,8 +181,9 @@ class CaptureLog:
             self._drop_oldest(min(full, key=lambda ring: ring.captures[0].sequence))
 
     def _drop_oldest_body(self, ring: _Ring) -> None:
-        capture = ring.bodied.popleft()
-        size = _body_bytes(capture)
+        capture = ring.captures[ring.stripped]
+        ring.stripped += 1
+        size = len(capture.request_body or b"") + len(capture.response_body or b"")
         capture.request_body = capture.response_body = None
         capture.charged_bytes -= size
         ring.size -= size
@@ -189,8 +191,8 @@ class CaptureLog:
 
     def _drop_oldest(self, ring: _Ring) -> None:
         capture = ring.captures.popleft()
-        if ring.bodied and ring.bodied[0] is capture:
-            ring.bodied.popleft()
+        if ring.stripped:
+            ring.stripped -= 1
         ring.size -= capture.charged_bytes
         self._size -= capture.charged_bytes
         if not ring.captures:
@@ -198,7 +200,3 @@ class CaptureLog:
             self._rings.pop(ring.tunnel_id, None)
             self._closed.pop(ring.tunnel_id, None)
             self._of_tunnel = {t: r for t, r in self._of_tunnel.items() if r is not ring}
-
-
-def _body_bytes(capture: Capture) -> int:
-    return len(capture.request_body or b"") + len(capture.response_body or b"")

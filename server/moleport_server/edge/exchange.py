@@ -477,19 +477,18 @@ class Exchange:
         edge = self._edge
         self.status = head.status
         edge.counters.upstream.observe(edge.monotonic() - self.started_at)
-        connection = self.connection
-        connection.deadline = NEVER
+        self.connection.deadline = NEVER
         if edge.is_draining:
             self.keeps_alive = False
+        block = head.block
         if not self.keeps_alive:
-            extra = b"Connection: close\r\n"
+            block += b"Connection: close\r\n"
         elif not self.is_http11:
-            extra = b"Connection: keep-alive\r\n"
+            block += b"Connection: keep-alive\r\n"
+        if head.has_request_id:
+            block += b"\r\n"
         else:
-            extra = b""
-        if not head.has_request_id:
-            extra += b"X-Request-Id: %b\r\n" % (self.request_id or b"-")
-        block = b"HTTP/1.1 %b\r\n%b%b\r\n" % (head.status_text, head.fields, extra)
+            block = b"%bX-Request-Id: %b\r\n\r\n" % (block, self.request_id or b"-")
         self._response_head = block
         return block
 

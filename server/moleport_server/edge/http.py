@@ -140,6 +140,7 @@ class HttpEdge:
         self.has_rate_limits = tunnel_limiter is not None or address_limiter is not None
         self.keeps_bodies = captures is not None and settings.capture_body_bytes > 0
         self._captures = captures
+        self._next_request_number = int if captures is None else captures.ids.requests.next
         self._metrics = metrics
         self._accepted = {
             b"http": metrics.connections.labels("edge-http", "accepted"),
@@ -235,13 +236,13 @@ class HttpEdge:
         captures = self._captures
         request_number = 0
         if captures is not None:
-            request_number = captures.ids.requests.next()
+            request_number = self._next_request_number()
             record = exchange.capture(request_number, seconds, self.wall())
             exchange.record = record
             captures.add(tunnel, record)
         events = self.registry.events
         if events.is_watched:
-            captured_id = captures.ids.requests.format(request_number) if captures else ""
+            captured_id = "" if captures is None else captures.ids.requests.format(request_number)
             self._publish(exchange, tunnel, seconds, captured_id)
         session = tunnel.session
         if session is not None:

@@ -23,6 +23,8 @@ from moleport_server.edge.forwarding import RESPONSE_FIELDS, Field, tokens
 
 KNOWN_LINES: Final = 4096
 """Above this everything is forgotten: lines with dates and lengths come and go."""
+KNOWN_HEADS: Final = 512
+"""Whole heads, for services that answer the same many times a second."""
 LINE_BYTES: Final = 256
 """Longer lines (cookies, policies) are rarely repeated and would cost memory."""
 UNREPEATED: Final = frozenset({b"set-cookie", b"etag", b"last-modified", b"location"})
@@ -80,7 +82,7 @@ class RequestTemplate:
 class AnswerHead:
     """A head whose lines are all known."""
 
-    __slots__ = ("end", "fields", "has_request_id", "length", "status", "status_text")
+    __slots__ = ("block", "end", "has_request_id", "length", "status")
 
     def __init__(
         self,
@@ -93,10 +95,8 @@ class AnswerHead:
         has_request_id: bool,
     ) -> None:
         self.status = status
-        self.status_text = status_text
-        """Status code and reason phrase."""
-        self.fields = fields
-        """The lines that are passed on, each with its CRLF."""
+        self.block = b"HTTP/1.1 %b\r\n%b" % (status_text, fields)
+        """The status line and the lines that are passed on, each with its CRLF."""
         self.length = length
         """Content-Length; there is one, and no other framing."""
         self.end = end
@@ -110,13 +110,26 @@ class AnswerLines:
     def __init__(self) -> None:
         self._lines: dict[bytes, int] = {}
         self._status_lines: dict[bytes, int] = {}
+        self._heads: dict[bytes, AnswerHead] = {}
 
     def read(self, data: bytes) -> AnswerHead | None:
         """Read the head at the start of `data`, or None: let the parser do it."""
         end = data.find(b"\r\n\r\n")
         if end < 0:
             return None
-        lines = data[:end].split(b"\r\n")
+        raw = data[:end]
+        head = self._heads.get(raw)
+        if head is None:
+            head = self._compose(raw)
+            if head is not None:
+                if len(self._heads) >= KNOWN_HEADS:
+                    self._heads.clear()
+                self._heads[raw] = head
+        return head
+
+    def _compose(self, raw: bytes) -> AnswerHead | None:
+        """Read a head line by line."""
+        lines = raw.split(b"\r\n")
         status_line = lines[0]
         status = self._status_lines.get(status_line)
         if status is None:
@@ -147,9 +160,9 @@ class AnswerLines:
         if dropped:
             fields = b"\r\n".join([line for line in lines if line]) + b"\r\n"
         else:
-            fields = data[len(status_line) + 2 : end + 2]
+            fields = raw[len(status_line) + 2 :] + b"\r\n"
         return AnswerHead(
-            status, status_line[9:], fields, length, end + 4, has_request_id=has_request_id
+            status, status_line[9:], fields, length, len(raw) + 4, has_request_id=has_request_id
         )
 
     def learn(self, data: bytes) -> None:
@@ -162,6 +175,7 @@ class AnswerLines:
         if len(self._lines) + len(lines) > KNOWN_LINES or len(self._status_lines) > KNOWN_LINES:
             self._lines.clear()
             self._status_lines.clear()
+            self._heads.clear()
         status = int(match[1])
         if status not in (204, 304) and len(lines[0]) <= LINE_BYTES:
             self._status_lines[lines[0]] = status

@@ -75,7 +75,6 @@ class UpstreamConnection:
         "on_lost",
         "stream",
         "tunnel",
-        "used",
     )
 
     def __init__(
@@ -90,8 +89,6 @@ class UpstreamConnection:
         self.stream: ByteStream
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
-        self.used = 0
-        """How many exchanges it served."""
         self.is_raw = False
         """Whether it was upgraded: bytes pass as they are."""
         self.is_unclean = False
@@ -104,9 +101,10 @@ class UpstreamConnection:
     def begin(self, exchange: Exchange) -> None:
         """Take over an exchange; its request is written to `stream` next."""
         self.exchange = exchange
-        self.used += 1
         self.is_done = False
-        self._start_head()
+        self._in_head = True
+        self._head_bytes = 0
+        self._close_delimited = False
 
     def _start_head(self) -> None:
         self._in_head = True
@@ -152,6 +150,7 @@ class UpstreamConnection:
                 is_first = True
                 if self._take_known(exchange, data):
                     return
+                self._start_head()
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
