@@ -7,6 +7,8 @@ import struct
 import sys
 from typing import Any, Final
 
+from moleport_wire.aio.resets import watch_for_reset
+
 NOTSENT_LOWAT_BYTES: Final = 128 * 1024
 """Unsent bytes in the kernel; more would only make small answers wait behind bulk."""
 KEEPALIVE_IDLE_SECONDS: Final = 60
@@ -48,7 +50,8 @@ def format_peer(peername: Any) -> str:
 
 
 def tune_socket(transport: asyncio.BaseTransport) -> None:
-    """Set TCP_NODELAY, keepalive, and TCP_NOTSENT_LOWAT where the platform has it."""
+    """Set TCP_NODELAY and, where the platform has it, TCP_NOTSENT_LOWAT; let no reset be missed."""
+    watch_for_reset(transport)
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
