@@ -49,7 +49,7 @@ class LinkPort:
         self._is_paused = False
         self._is_lost = False
         self.transport = transport
-        self.link = Link(mux, index, self._schedule)
+        self.link = Link(mux, index, self._schedule, self._write_early)
         self._room = room_bytes
         self.link.room = room_bytes
         # With any other limit the link could be full while the transport is not, and nobody would
@@ -101,6 +101,12 @@ class LinkPort:
         link.room = self._room - transport.buffered_bytes
         if link.has_more and link.room > 0:
             link.wake()
+
+    def _write_early(self) -> None:
+        """Write what was collected so far, without giving turns: that is the flush's."""
+        if not self._is_lost:
+            for message in self.link.batch.take():
+                self.transport.send(message)
 
     def detach(self) -> None:
         """Forget the transport without closing it; nothing is written any more."""

@@ -140,12 +140,13 @@ class MessageBatch:
     instead of many small ones.
     """
 
-    __slots__ = ("_bytes", "_frames", "_messages", "_parts", "size")
+    __slots__ = ("_bytes", "_messages", "_parts", "frames", "size")
 
     def __init__(self) -> None:
         self._messages: list[list[Payload]] = []
         self._parts: list[Payload] = []
-        self._frames = 0
+        self.frames = 0
+        """Frames of the message that is being filled."""
         self._bytes = 0
         self.size = 0
         """Bytes collected since the last `take`, headers included."""
@@ -154,14 +155,14 @@ class MessageBatch:
         """Add a frame; its payload must not exceed 65,536 bytes (the writers cut it)."""
         length = len(payload)
         frame_bytes = length + HEADER_BYTES
-        if self._frames == MAX_MESSAGE_FRAMES or self._bytes + frame_bytes > MAX_MESSAGE_BYTES:
+        if self.frames == MAX_MESSAGE_FRAMES or self._bytes + frame_bytes > MAX_MESSAGE_BYTES:
             self._messages.append(self._parts)
             self._parts = []
-            self._frames = self._bytes = 0
+            self.frames = self._bytes = 0
         self._parts.append(HEADER.pack(frame_type, stream_id, length))
         if length:
             self._parts.append(payload)
-        self._frames += 1
+        self.frames += 1
         self._bytes += frame_bytes
         self.size += frame_bytes
 
@@ -172,5 +173,5 @@ class MessageBatch:
             messages.append(b"".join(self._parts))
         self._messages = []
         self._parts = []
-        self._frames = self._bytes = self.size = 0
+        self.frames = self._bytes = self.size = 0
         return messages

@@ -27,6 +27,9 @@ from moleport_wire.hoody.window import (
     ReceiveWindow,
 )
 
+EARLY_FRAMES: Final = 32
+"""So many frames do not wait for the end of the tick: under load a tick is long, and the peer would
+idle until its end and then be given everything at once."""
 QUANTUM_BYTES: Final = 32 * 1024
 """What one stream may send before it is another's turn."""
 MAX_STREAM_ID: Final = 2**32 - 1
@@ -74,6 +77,7 @@ class Link:
         "_is_awake",
         "_mux",
         "_schedule",
+        "_write_early",
         "batch",
         "highest_seen",
         "index",
@@ -81,8 +85,15 @@ class Link:
         "room",
     )
 
-    def __init__(self, mux: Mux, index: int, schedule: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        mux: Mux,
+        index: int,
+        schedule: Callable[[], None],
+        write_early: Callable[[], None] | None = None,
+    ) -> None:
         self._mux = mux
+        self._write_early = write_early
         self.index = index
         self.batch = MessageBatch()
         self.ready: deque[Stream] = deque()
@@ -103,6 +114,8 @@ class Link:
         if not self._is_awake:
             self._is_awake = True
             self._schedule()
+        if self.batch.frames >= EARLY_FRAMES and self._write_early is not None:
+            self._write_early()
 
     def wake(self) -> None:
         """Ask the muxer for a turn."""
