@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 RUNTIME := .venv/.installed-runtime
 TOOLS := .venv/.installed-tools
-SOURCES := wire server agent tests examples tools
+SOURCES := wire server agent tests examples tools bench
 
 # The first interpreter that is new enough; PYTHON=… chooses another one.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
@@ -18,7 +18,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(TOOLS) ## Install everything into .venv (quick when up to date)
@@ -44,6 +44,10 @@ check: $(TOOLS) ## Format, lint, types, layers and unit tests: what every change
 .PHONY: fuzz
 fuzz: $(TOOLS) ## Feed every parser with garbage, for long (Ctrl-C ends it)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=0
+
+.PHONY: bench-quick
+bench-quick: $(RUNTIME) ## Measure requests per second and CPU beside nginx (needs nginx and wrk; a minute)
+	$(BIN)/python bench/beside_nginx.py
 
 .PHONY: format
 format: $(TOOLS) ## Format the code and repair what ruff can repair
