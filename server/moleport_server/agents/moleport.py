@@ -35,6 +35,7 @@ from moleport_wire.aio.transport import MessageTransport
 from moleport_wire.errors import RemoteProtocolError
 from moleport_wire.hoody import frames, messages
 from moleport_wire.hoody.frames import Code, Payload
+from moleport_wire.hoody.members import MAX_TEXT
 from moleport_wire.hoody.mux import Link, Mux
 from moleport_wire.hoody.session import Phase, Role, is_receivable
 from moleport_wire.hoody.streams import Stream, StreamReceiver
@@ -193,7 +194,10 @@ class AgentConnection:
         is_resuming = hello.resume_session_id is not None
         try:
             if hello.version != self._subprotocol:
-                raise InvalidRequest("HELLO.version differs from the subprotocol")
+                self._refuse(
+                    Code.VERSION_MISMATCH, "HELLO.version differs from the subprotocol", 1002
+                )
+                return
             if messages.CAPABILITY_MOLEPORT not in hello.capabilities:
                 self._refuse(
                     Code.VERSION_MISMATCH, f"{messages.CAPABILITY_MOLEPORT} is needed", 1002
@@ -272,7 +276,7 @@ class AgentConnection:
         if self._phase is Phase.ENDED or self._transport is None:
             return
         logger.info("agent refused", extra={"address": self._address, "reason": reason})
-        payload = messages.GoAway(code=code, message=reason).encode()
+        payload = messages.GoAway(code=code, message=reason[: MAX_TEXT]).encode()
         self._transport.send(frames.serialize(frames.GOAWAY, 0, payload))
         self._close(close_code, reason)
 
@@ -462,11 +466,18 @@ class AgentSession:
         # On another connection than the first a stream could overtake its BIND_OK.
         is_single = len(ports) == 1 or bind_id in self._unproven.values()
         port = ports[0] if is_single else max(ports, key=_room)
-        return self._mux.open(
-            port.link,
-            receiver,
-            lambda window: messages.StreamOpen(bind_id=bind_id, peer=peer, window=window).encode(),
-        )
+        try:
+            return self._mux.open(
+                port.link,
+                receiver,
+                lambda window: messages.StreamOpen(
+                    bind_id=bind_id, peer=peer, window=window
+                ).encode(),
+            )
+        except RemoteProtocolError as error:
+            # All ids of this session are used; its agent comes back with a fresh mux.
+            self._loop.call_soon(ports[0].transport.abort)
+            raise UpstreamBusy("the session is being renewed") from error
 
     def report(
         self, tunnel: Tunnel, method: bytes, target: bytes, status: int, seconds: float, peer: str
@@ -597,7 +608,7 @@ class AgentSession:
             payload = messages.BindErr(
                 client_bind_ref=bind.client_bind_ref,
                 code=code,
-                message=str(error),
+                message=str(error)[: MAX_TEXT],
                 is_final=is_final,
             ).encode()
             self._send(frames.BIND_ERR, payload)

@@ -19,6 +19,8 @@ from moleport_wire.hoody.messages import SUBPROTOCOL_V1, SUBPROTOCOL_V2
 
 CONNECT_PATH: Final = "/api/v1/tunnel/connect"
 MAX_HEAD_BYTES: Final = 16 * 1024
+MAX_REST_CONNECTIONS: Final = 1024
+"""Callers of the API that may be connected at once, keep-alive and event streams included."""
 VERSIONS: Final = f"{SUBPROTOCOL_V1}, {SUBPROTOCOL_V2}"
 
 
@@ -51,19 +53,32 @@ class Gate(Protocol):
         ...
 
 
+class RestServer(Protocol):
+    """Serves the REST application; `aiohttp.web.Server` is one."""
+
+    def __call__(self) -> asyncio.Protocol:
+        """Make the protocol of one connection."""
+        ...
+
+    @property
+    def connections(self) -> list[Any]:
+        """The connections that are open."""
+        ...
+
+
 class Front:
     """What the connections of one listener share."""
 
     def __init__(
         self,
         agents: AgentDoor,
-        make_rest_protocol: Callable[[], asyncio.Protocol],
+        rest: RestServer,
         gate: Gate,
         *,
         head_seconds: float,
     ) -> None:
         self.agents = agents
-        self.make_rest_protocol = make_rest_protocol
+        self.rest = rest
         self.gate = gate
         self.head_seconds = head_seconds
         self.connections: set[FrontConnection] = set()
@@ -129,7 +144,10 @@ class FrontConnection(asyncio.Protocol):
 
     def _hand_to_rest(self) -> None:
         self._leave()
-        protocol = self._front.make_rest_protocol()
+        if len(self._front.rest.connections) >= MAX_REST_CONNECTIONS:
+            self._refuse(503, "too many connections to the API")
+            return
+        protocol = self._front.rest()
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(self._head)

@@ -692,7 +692,7 @@ class EdgeConnection(asyncio.BufferedProtocol):
     def _note_field(self, exchange: Exchange, field: Field, value: bytes) -> None:
         if field is Field.HOST:
             # A second Host is refused with the head: which one would be right?
-            exchange.host = value if exchange.host is None else b"\0"
+            exchange.host = value.strip(b" \t") if exchange.host is None else b"\0"
         elif field is Field.ACCEPT:
             exchange.accept = value
             exchange.lines.append(b"Accept: %b\r\n" % value)

@@ -92,22 +92,6 @@ class Refusal(Enum):
         "The body of the request is larger than this tunnel allows.",
         "Send less, or ask the operator of the tunnel server to raise the limit.",
     )
-    EXPECTATION_FAILED = Facts(
-        "expectation-failed",
-        417,
-        Side.VISITOR,
-        "Unknown expectation",
-        "The request expects something other than 100-continue.",
-        "Send it without the Expect header.",
-    )
-    MISDIRECTED = Facts(
-        "misdirected",
-        421,
-        Side.VISITOR,
-        "Wrong connection",
-        "The request names another host than the connection was made for.",
-        "Open a new connection for this host.",
-    )
     RATE_LIMITED = Facts(
         "rate-limited",
         429,
@@ -212,8 +196,6 @@ REASON_PHRASES: Final = {
     405: "Method Not Allowed",
     408: "Request Timeout",
     413: "Content Too Large",
-    417: "Expectation Failed",
-    421: "Misdirected Request",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     502: "Bad Gateway",

@@ -106,7 +106,7 @@ def _hello(**changes: Any) -> bytes:
             {}, _hello(capabilities=()), Code.VERSION_MISMATCH, 1002, id="without moleport.1"
         ),
         pytest.param(
-            {}, _hello(version="hoody-tunnel.v1"), Code.PROTOCOL_ERROR, 1013, id="another version"
+            {}, _hello(version="hoody-tunnel.v1"), Code.VERSION_MISMATCH, 1002, id="another version"
         ),
         pytest.param(
             {}, frames.serialize(frames.HELLO, 0, b"{"), Code.PROTOCOL_ERROR, 1002, id="no JSON"

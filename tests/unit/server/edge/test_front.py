@@ -1,6 +1,8 @@
 """The front of the control listener: who gets which connection, and who is let in at all."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -9,7 +11,12 @@ from helpers.agent_rig import agent_rig
 from helpers.visitor import Visitor
 from helpers.waiting import until
 from moleport_server.access.admission import PreAuthGate
-from moleport_server.edge.front import CONNECT_PATH, MAX_HEAD_BYTES
+from moleport_server.edge.front import (
+    CONNECT_PATH,
+    MAX_HEAD_BYTES,
+    MAX_REST_CONNECTIONS,
+    Front,
+)
 
 
 def upgrade(*fields: str, path: str = CONNECT_PATH, key: bool = True) -> bytes:
@@ -128,3 +135,31 @@ async def test_closing_ends_those_who_have_not_asked_for_anything() -> None:
 
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await visitor.answer()
+
+
+class _FullRest:
+    connections: list[Any] = [None] * MAX_REST_CONNECTIONS
+
+    def __call__(self) -> asyncio.Protocol:
+        raise AssertionError("no more connections may be made")
+
+
+async def test_callers_of_the_api_are_bounded() -> None:
+    front = Front(
+        cast("Any", SimpleNamespace(is_draining=False)),
+        _FullRest(),
+        PreAuthGate(),
+        head_seconds=5.0,
+    )
+    server = await asyncio.get_running_loop().create_server(front.connection, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /api/status HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+
+    assert received.startswith(b"HTTP/1.1 503 ")
+    assert b"too many connections" in received
