@@ -37,7 +37,7 @@ class AgentDoor(Protocol):
         address: str,
         on_authenticated: Callable[[], None],
     ) -> MessageReceiver:
-        """See `agents.moleport.AgentSessions.connection`."""
+        """See `agents.login.AgentSessions.connection`."""
         ...
 
 

@@ -1,7 +1,6 @@
 """Ends pass through: nobody works for a visitor who left, nothing cut short looks complete."""
 
 import asyncio
-import signal
 import socket
 import struct
 
@@ -9,7 +8,7 @@ import pytest
 
 from helpers.origins import PATTERN, RawOrigin, WebOrigin
 from helpers.site import Site
-from helpers.visits import Truncated, Visitor
+from helpers.visits import Visitor
 
 HOST = "shop.localhost"
 STEP_SECONDS = 10.0
@@ -177,22 +176,3 @@ async def test_an_upgraded_connection_ends_when_its_service_does(
             assert answer.status == 101
             visitor.send(b"ping")
             assert await visitor.read_to_end(seconds=STEP_SECONDS) == b"ping"
-
-
-async def test_a_stopped_agent_process_is_not_taken_for_the_end_of_an_answer(
-    site: Site, origin: WebOrigin
-) -> None:
-    await site.start_server()
-    agent = await site.start_agent("http", str(origin.port), "--name", "shop")
-
-    async with await Visitor.connect(site.http_port) as visitor:
-        visitor.send(f"GET /half HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-        async with asyncio.timeout(STEP_SECONDS):
-            await visitor.reader.readuntil(b"\r\n\r\n")
-            await visitor.reader.readexactly(1000)
-        agent.send_signal(signal.SIGSTOP)
-        agent.send_signal(signal.SIGKILL)
-        rest = await visitor.read_to_end(seconds=STEP_SECONDS)
-        assert rest == b""
-        with pytest.raises(Truncated):
-            await visitor.get(HOST)
