@@ -72,7 +72,7 @@ class ReceiveBudget:
 class ReceiveWindow:
     """The receiving side of one stream's flow control."""
 
-    __slots__ = ("_budget", "_drained", "_unacknowledged", "credit", "held", "size")
+    __slots__ = ("_budget", "_drained", "credit", "held", "size", "unacknowledged")
 
     def __init__(self, budget: ReceiveBudget, size: int) -> None:
         self._budget = budget
@@ -82,16 +82,17 @@ class ReceiveWindow:
         """What the peer may still send; negative means that it broke the rule."""
         self.held = 0
         """Received while the reader was stalled."""
-        self._unacknowledged = 0
+        self.unacknowledged = 0
+        """Consumed, but not granted again yet; the stream adds to it inline."""
         self._drained = 0
 
     def consume(self, count: int) -> int:
         """Note that the reader took `count` bytes; return the credit to grant now (0: not yet)."""
-        self._unacknowledged += count
-        if self._unacknowledged * 2 < self.size:
+        self.unacknowledged += count
+        if self.unacknowledged * 2 < self.size:
             return 0
-        grant = self._unacknowledged
-        self._unacknowledged = 0
+        grant = self.unacknowledged
+        self.unacknowledged = 0
         # A reader that took four windows without a stall is limited by the round trip, not by
         # itself: only then is a larger window worth its memory.
         self._drained += grant
