@@ -250,12 +250,9 @@ class Exchange:
         self._attempts += 1
         self._upstream = upstream
         upstream.begin(self)
-        kept = self._kept
-        if not kept:
-            upstream.stream.write(self.request_head)
-        else:
-            upstream.stream.write(self.request_head)
-            for part in kept:
+        upstream.stream.write(self.request_head)
+        if self._kept:
+            for part in self._kept:
                 self._send_body(upstream, part)
             if self._body_size > edge.settings.replay_bytes:
                 self._kept = None
