@@ -132,6 +132,10 @@ class CaptureWriter:
         if self._refusing is not None:
             self.dropped[self._refusing] += 1
             return
+        if self._queued_bytes + _ROW_OVERHEAD_BYTES > self._settings.queue_bytes:
+            # The usual case under load, before anything is measured.
+            self.dropped[DropReason.QUEUE_FULL] += 1
+            return
         size = _ROW_OVERHEAD_BYTES + len(capture.request_head) + len(capture.response_head)
         request_body = response_body = None
         if self._settings.persist_bodies:

@@ -97,8 +97,6 @@ class EdgeConnection(asyncio.BufferedProtocol):
         "address",
         "address_bytes",
         "deadline",
-        "forwarded",
-        "forwarded_host",
         "is_trusted",
         "number",
         "opened_at",
@@ -121,9 +119,6 @@ class EdgeConnection(asyncio.BufferedProtocol):
         self.address = ""
         self.address_bytes = b""
         self.is_trusted = False
-        self.forwarded = b""
-        """The X-Forwarded lines for `forwarded_host`, the host that was asked for last."""
-        self.forwarded_host = b""
         self.deadline = NEVER
         """Monotonic seconds; looked at once a second."""
         self._parser = httptools.HttpRequestParser(self)

@@ -29,6 +29,8 @@ NEVER: Final = float("inf")
 """A deadline that does not come."""
 MAX_ATTEMPTS: Final = 8
 """An idempotent request is sent at most so often: agents that die with each request must not loop."""
+MAX_STALLED_CAPTURE_BYTES: Final = 16 * 1024 * 1024
+"""Beginnings of bodies that captures of stalled visitors may hold; the others give theirs up."""
 MAX_SERVICE_ATTEMPTS: Final = 3
 """Of these, so many may end because the service itself hung up."""
 
@@ -105,6 +107,8 @@ class Exchange:
     keeps_alive = True
     was_complete = False
     """Whether the request has arrived completely."""
+    template: RequestTemplate | None = None
+    """Whose fields it repeats."""
     request_head = b""
     response_bytes = 0
     response_kept: list[bytes]
@@ -121,6 +125,8 @@ class Exchange:
     _captured: list[bytes] | None = None
     _captured_size = 0
     _response_head = b""
+    _stalled_capture_bytes = 0
+    """What the capture of a visitor that stalled holds on to."""
     _attempts = 0
     _service_losses = 0
     _sent_any = False
@@ -140,6 +146,7 @@ class Exchange:
         """Take over the fields of a connection's last request; this one is complete as it is."""
         self.method = method
         self.target = target
+        self.template = template
         self.host = template.host
         self.hostname = template.hostname
         self.lines = template.lines
@@ -588,9 +595,17 @@ class Exchange:
         self._end()
 
     def pause_response(self) -> None:
-        """The visitor does not read: stop the service."""
+        """The visitor does not read: stop the service, and keep no more of the body for the capture."""
         if self._upstream is not None:
             self._upstream.stream.pause_reading()
+        if self.response_room > 0:
+            self.response_room = 0
+            size = sum(map(len, self.response_kept))
+            if self._edge.stalled_capture_bytes + size > MAX_STALLED_CAPTURE_BYTES:
+                self.response_kept.clear()
+            else:
+                self._edge.stalled_capture_bytes += size
+                self._stalled_capture_bytes = size
 
     def resume_response(self) -> None:
         """The visitor reads again."""
@@ -605,6 +620,8 @@ class Exchange:
     def _end(self) -> None:
         self._ended = True
         edge = self._edge
+        if self._stalled_capture_bytes:
+            edge.stalled_capture_bytes -= self._stalled_capture_bytes
         seconds = edge.monotonic() - self.started_at
         edge.counters.count(self.status // 100, seconds)
         tunnel = self.tunnel
@@ -661,6 +678,6 @@ class Exchange:
             request_body,
             response_body,
             self._body_size > limit,
-            self.response_bytes > limit,
+            self.response_bytes > (0 if response_body is None else len(response_body)),
             self.connection.peer,
         )

@@ -96,6 +96,8 @@ class HttpEdge:
         self.connections: set[EdgeConnection] = set()
         self.buffer = ReadBuffer()
         self.is_draining = False
+        self.stalled_capture_bytes = 0
+        """Beginnings of bodies that captures of stalled visitors hold."""
         self.now = clock.monotonic()
         """The time of the last sweep: good enough for deadlines, free to read."""
         self.has_rate_limits = tunnel_limiter is not None or address_limiter is not None
@@ -132,6 +134,36 @@ class HttpEdge:
 
     def request_head(self, exchange: Exchange, tunnel: Tunnel) -> bytes:
         """Return the head for the local service."""
+        template = exchange.template
+        if template is not None:
+            # The same fields to the same tunnel: all but method, target and id is known.
+            made_for = template.tail_for
+            if (
+                not made_for
+                or made_for[0] is not tunnel
+                or made_for[1] is not tunnel.rules
+                or made_for[2] is not tunnel.host_header
+            ):
+                template.tail = self._tail(exchange, tunnel)
+                template.tail_for = (tunnel, tunnel.rules, tunnel.host_header)
+            request_id = exchange.request_id = b"%b%x" % (self._prefix, self._count())
+            return b"%b %b%b%b\r\n\r\n" % (
+                exchange.method,
+                exchange.target,
+                template.tail,
+                request_id,
+            )
+        if exchange.request_id is None:
+            exchange.request_id = b"%b%x" % (self._prefix, self._count())
+        return b"%b %b%b%b\r\n\r\n" % (
+            exchange.method,
+            exchange.target,
+            self._tail(exchange, tunnel),
+            exchange.request_id,
+        )
+
+    def _tail(self, exchange: Exchange, tunnel: Tunnel) -> bytes:
+        """Return what stands between the target and the value of X-Request-Id."""
         lines = exchange.lines
         if exchange.named:
             lines = without_named(lines, exchange.named)
@@ -145,19 +177,10 @@ class HttpEdge:
                 exchange.forwarded_proto or connection.scheme,
                 exchange.forwarded_host or visitor_host,
             )
-        elif visitor_host is connection.forwarded_host or visitor_host == connection.forwarded_host:
-            forwarded = connection.forwarded
         else:
-            # A connection nearly always asks for one host.
-            connection.forwarded_host = visitor_host
-            forwarded = connection.forwarded = _forwarded(
-                connection.address_bytes, connection.scheme, visitor_host
-            )
+            forwarded = _forwarded(connection.address_bytes, connection.scheme, visitor_host)
         if tunnel.host_header is not None:
             host = tunnel.host_header.encode("latin-1", "replace")
-        request_id = exchange.request_id
-        if request_id is None:
-            request_id = exchange.request_id = b"%b%x" % (self._prefix, self._count())
         framing = b""
         if exchange.is_upgrade and exchange.upgrade is not None:
             framing = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % exchange.upgrade
@@ -168,14 +191,11 @@ class HttpEdge:
         authorization = exchange.authorization
         if authorization is not None and tunnel.rules.basic_auth is None:
             framing += b"Authorization: %b\r\n" % authorization
-        return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\n\r\n" % (
-            exchange.method,
-            exchange.target,
+        return b" HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: " % (
             host,
             b"".join(lines) if lines else b"",
             framing,
             forwarded,
-            request_id,
         )
 
     def rate_limit_wait(self, tunnel: Tunnel, address: str) -> float:

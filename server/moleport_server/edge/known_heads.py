@@ -49,7 +49,17 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5]\d\d)(?: [\t -~]*)?")
 class RequestTemplate:
     """What a connection's last bodiless request said besides its method and target."""
 
-    __slots__ = ("accept", "authorization", "block", "host", "hostname", "lines", "named")
+    __slots__ = (
+        "accept",
+        "authorization",
+        "block",
+        "host",
+        "hostname",
+        "lines",
+        "named",
+        "tail",
+        "tail_for",
+    )
 
     def __init__(
         self,
@@ -70,6 +80,10 @@ class RequestTemplate:
         self.named = named
         self.accept = accept
         self.authorization = authorization
+        self.tail = b""
+        """What the local service gets behind the target, up to the request id."""
+        self.tail_for: tuple[object, ...] = ()
+        """What `tail` was made for: the tunnel and its settings of that moment."""
 
     def match(self, data: bytes) -> re.Match[bytes] | None:
         """Return method and target if `data` is one whole request with the same fields."""

@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import contextlib
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -959,3 +961,37 @@ async def test_a_request_of_an_unknown_name_is_logged_too() -> None:
 
         (line,) = rig.logged
         assert (line.__dict__["status"], line.__dict__["tunnel"]) == (404, "")
+
+
+async def test_captures_of_stalled_visitors_hold_a_bounded_amount(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moleport_server.edge.exchange.MAX_STALLED_CAPTURE_BYTES", 100_000)
+    async with edge_rig(ScriptedUpstream(respond=lambda _: None)) as rig:
+        exchanges = []
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(3):
+                visitor = await stack.enter_async_context(rig.visitor())
+                visitor.send(get())
+                await until(partial(_has_requests, rig, number + 1))
+                (connection,) = [
+                    c for c in rig.edge.connections if c.is_busy and c._current not in exchanges
+                ]
+                exchange = connection._current
+                assert exchange is not None
+                exchanges.append(exchange)
+                stream = rig.upstream.streams[number]
+                stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 50_000)
+                connection.pause_writing()
+                connection.resume_writing()
+
+            held = [sum(map(len, exchange.response_kept)) for exchange in exchanges]
+            assert held == [50_000, 50_000, 0]
+            assert rig.edge.stalled_capture_bytes == 100_000
+        await until(lambda: not rig.edge.connections)
+
+        assert rig.edge.stalled_capture_bytes == 0
+
+
+def _has_requests(rig: EdgeRig, count: int) -> bool:
+    return len(rig.upstream.requests) == count
