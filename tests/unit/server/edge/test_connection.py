@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from helpers.edge_rig import HOST, chunked, edge_rig, get, post
+from helpers.sink import Sink
 from helpers.upstream import ScriptedUpstream, answer
 from helpers.waiting import until
 from moleport_server.domain.tunnel import TunnelProtocol
@@ -77,7 +78,7 @@ async def test_a_legal_request_is_served_however_it_is_cut(
 ) -> None:
     async with edge_rig() as rig:
         visitor = rig.edge.connection()
-        transport = _Sink()
+        transport = Sink()
         visitor.connection_made(transport)
         dice = random.Random(len(request_bytes))
 
@@ -104,39 +105,6 @@ def _cut(data: bytes, how: str, dice: random.Random) -> list[bytes]:
         pieces.append(data[position : position + size])
         position += size
     return pieces
-
-
-class _Sink(asyncio.Transport):
-    """A transport that keeps what is written: for pieces that a kernel would join."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("192.0.2.9", 4000)})
-        self.written = bytearray()
-        self.is_closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    def abort(self) -> None:
-        self.is_closed = True
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
 
 
 # Requests that are refused: each of them is read differently by some server.
@@ -235,7 +203,7 @@ async def test_a_request_that_could_be_read_in_two_ways_is_refused(
 ) -> None:
     async with edge_rig() as rig:
         connection = rig.edge.connection()
-        transport = _Sink()
+        transport = Sink()
         connection.connection_made(transport)
         smuggled = get("/smuggled")
         dice = random.Random(len(request_bytes))
@@ -320,7 +288,7 @@ async def test_a_visitor_that_pipelines_without_end_is_not_read() -> None:
     upstream = ScriptedUpstream(respond=lambda _: None)
     async with edge_rig(upstream) as rig:
         connection = rig.edge.connection()
-        transport = _Sink()
+        transport = Sink()
         connection.connection_made(transport)
 
         for _ in range(500):
@@ -349,7 +317,7 @@ async def test_early_bytes_of_an_upgrade_are_kept_though_reading_is_paused() -> 
     upstream = ScriptedUpstream(respond=lambda _: None)
     async with edge_rig(upstream) as rig:
         connection = rig.edge.connection()
-        connection.connection_made(_Sink())
+        connection.connection_made(Sink())
         connection.data_received(get("/", "Connection: Upgrade", "Upgrade: websocket"))
         (stream,) = upstream.streams
         stream.is_raw = True
@@ -566,7 +534,7 @@ async def test_random_bytes_never_break_the_edge() -> None:
             for _ in range(dice.randint(1, 6)):
                 data[dice.randrange(len(data))] = dice.randrange(256)
             connection = rig.edge.connection()
-            transport = _Sink()
+            transport = Sink()
             connection.connection_made(transport)
             for piece in _cut(bytes(data[:4000]), dice.choice(["whole", "pieces"]), dice):
                 if transport.is_closed:
