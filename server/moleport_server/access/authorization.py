@@ -138,9 +138,9 @@ def choose_port(
         is_free: whether this principal could have the port now, be it by taking over its own.
 
     Raises:
-        InvalidRequest: the wanted port is no port number.
+        InvalidRequest: the wanted port is no port number, or outside of the range.
         Forbidden: the grant leaves the port, every port of the range, or the protocol out.
-        PortTaken: the port is outside of the range or not free, or none is.
+        PortTaken: the port is not free, or none is.
     """
     authorize_protocol(principal, TunnelProtocol.TCP)
     ranges = _grant(principal).tcp_ports
@@ -150,7 +150,7 @@ def choose_port(
         if not _is_granted(wanted, ranges):
             raise Forbidden(f"{_who(principal)} may not use port {wanted}")
         if wanted not in ports:
-            raise PortTaken(f"port {wanted} is outside of {ports.first}-{ports.last}")
+            raise InvalidRequest(f"port {wanted} is outside of {ports.first}-{ports.last}")
         if not is_free(wanted):
             raise PortTaken(f"port {wanted} is already in use")
         ports.touch(wanted)

@@ -504,7 +504,7 @@ class Registry:
 
         try:
             hostname = choose(claim.hostname, claim.subdomain)
-        except (NameTaken, InvalidRequest):
+        except (NameTaken, InvalidRequest, Forbidden):
             if not claim.is_wish:
                 raise
             hostname = choose(None, None)
@@ -550,7 +550,7 @@ class Registry:
         while True:
             try:
                 port = choose(wanted)
-            except PortTaken:
+            except (PortTaken, InvalidRequest, Forbidden):
                 if wanted is None or not claim.is_wish:
                     raise
                 wanted = None

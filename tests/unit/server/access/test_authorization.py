@@ -261,7 +261,11 @@ def test_agents_come_from_the_networks_of_their_token(
             Grant(), 70000, InvalidRequest, "port 70000 is not between 1 and 65535", id="no port"
         ),
         pytest.param(
-            Grant(), 22, PortTaken, "port 22 is outside of 20000-20003", id="outside of the range"
+            Grant(),
+            22,
+            InvalidRequest,
+            "port 22 is outside of 20000-20003",
+            id="outside of the range",
         ),
         pytest.param(
             Grant(tcp_ports=((20001, 20002),)),

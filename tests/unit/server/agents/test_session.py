@@ -237,7 +237,7 @@ async def test_rules_for_visitors_come_with_the_bind() -> None:
         pytest.param({"kind": "udp"}, "INVALID_REQUEST", True, id="unknown kind"),
         pytest.param({"mode": "pull"}, "INVALID_REQUEST", True, id="pull"),
         pytest.param({"allowed_cidrs": ("x",)}, "INVALID_REQUEST", True, id="bad network"),
-        pytest.param({"kind": "tcp", "port": 80}, "PORT_IN_USE", False, id="port outside"),
+        pytest.param({"kind": "tcp", "port": 80}, "INVALID_REQUEST", True, id="port outside"),
         pytest.param({"subdomain": "taken"}, "ALREADY_BOUND", False, id="taken name"),
         pytest.param({"kind": "tcp", "port": 20_003}, "PORT_IN_USE", False, id="taken port"),
     ],

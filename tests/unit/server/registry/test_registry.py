@@ -149,7 +149,9 @@ async def test_random_names_and_ports_are_all_different() -> None:
             InvalidRequest,
             id="bad hash",
         ),
-        pytest.param(Claim(protocol=TunnelProtocol.TCP, port=80), PortTaken, id="port outside"),
+        pytest.param(
+            Claim(protocol=TunnelProtocol.TCP, port=80), InvalidRequest, id="port outside"
+        ),
     ],
 )
 async def test_what_may_not_be_claimed_leaves_nothing_behind(
@@ -198,6 +200,25 @@ async def test_a_wished_name_that_is_not_to_be_had_becomes_another_one(claim: Cl
         tunnel = await rig.registry.claim(rig.session(await issue(rig, principal("2"))), 1, claim)
 
         assert tunnel.hostname not in (None, HOST)
+
+
+async def test_a_wish_from_before_the_grant_or_the_range_changed_becomes_another_one() -> None:
+    async with registry_rig() as rig:
+        narrow = Grant(hostnames=("ci-*",), tcp_ports=((20_001, 20_002),))
+        session = rig.session(await issue(rig, principal("1", grant=narrow)))
+        name = Claim(protocol=TunnelProtocol.HTTP, hostname=HOST, is_wish=True)
+
+        named = await rig.registry.claim(session, 1, name)
+        ports = [
+            await rig.registry.claim(
+                session, bind_id, Claim(protocol=TunnelProtocol.TCP, port=port, is_wish=True)
+            )
+            for bind_id, port in ((2, 80), (3, 20_003))
+        ]
+
+        assert named.hostname is not None
+        assert named.hostname.startswith("ci-")
+        assert {tunnel.port for tunnel in ports} == {20_001, 20_002}
 
 
 async def test_a_wish_never_evicts_a_live_agent_of_the_same_token() -> None:
