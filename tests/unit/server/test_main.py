@@ -1,3 +1,4 @@
+import contextlib
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -163,16 +164,14 @@ def test_an_address_of_another_machine_is_told(app: RecordingApp) -> None:
 @pytest.fixture
 def free_base() -> int:
     """Five free ports in a row; taken ports in between make another test of it."""
-    for base in range(42_000, 60_000, 10):
-        socks: list[socket.socket] = []
-        try:
-            socks = [socket.create_server(("127.0.0.1", base + n)) for n in range(5)]
-        except OSError:
-            continue
-        finally:
-            for sock in socks:
-                sock.close()
-        return base
+    for base in range(20_000, 32_000, 10):  # below the range of ephemeral ports
+        with contextlib.ExitStack() as taken:
+            try:
+                for port in range(base, base + 5):
+                    taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return base
     pytest.fail("no free ports")
 
 
