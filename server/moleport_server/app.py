@@ -28,6 +28,7 @@ from moleport_server.access.admission import PreAuthGate
 from moleport_server.access.authentication import Authenticator
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.access.visitors import VisitorGate
+from moleport_server.agents.door import CONNECT_PATH, HoodyDoor
 from moleport_server.agents.flow import SWEEP_SECONDS, FlowWatch
 from moleport_server.agents.login import AgentSessions
 from moleport_server.agents.session import SessionSettings
@@ -354,7 +355,8 @@ class _Server:
         stack.push_async_callback(rest.cleanup)
         rest_server = rest.server
         assert rest_server is not None  # noqa: S101 - set up above
-        front = Front(agents, rest_server, pre_auth, head_seconds=limits.first_frame_seconds)
+        doors = {CONNECT_PATH: HoodyDoor(agents)}
+        front = Front(doors, rest_server, pre_auth, head_seconds=limits.first_frame_seconds)
         stack.callback(front.close)
 
         await registry.restore()

@@ -21,12 +21,13 @@ from helpers.waiting import DEADLINE_SECONDS
 from moleport_server.access.admission import PreAuthGate
 from moleport_server.access.authentication import Authenticator
 from moleport_server.access.rate_limits import KeyedLimiter
+from moleport_server.agents.door import CONNECT_PATH, HoodyDoor
 from moleport_server.agents.flow import FlowWatch
 from moleport_server.agents.login import AgentSessions
 from moleport_server.agents.session import SessionSettings
 from moleport_server.config.values import Endpoint
 from moleport_server.domain.token import Credential, Grant, Limits, Token
-from moleport_server.edge.front import CONNECT_PATH, Front
+from moleport_server.edge.front import Front
 from moleport_server.edge.plain_listener import listen
 from moleport_server.edge.tls_listener import bind_listener
 from moleport_wire.hoody import frames, messages
@@ -163,7 +164,8 @@ async def agent_rig(
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         assert runner.server is not None
-        front = Front(agents, runner.server, gate, head_seconds=limits.first_frame_seconds)
+        doors = {CONNECT_PATH: HoodyDoor(agents)}
+        front = Front(doors, runner.server, gate, head_seconds=limits.first_frame_seconds)
         server = await listen(bind_listener(Endpoint("127.0.0.1", 0)), front.connection)
         port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # of loop servers
         rig = AgentRig(base, agents, gate, flow, front, port)

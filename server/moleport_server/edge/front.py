@@ -1,43 +1,40 @@
 """The front of the control and api listeners: agents' upgrades here, REST there, on one port.
 
-It reads one request head. A WebSocket upgrade of the tunnel path goes to the WebSocket adapter, all
-else to the REST application together with the connection, which then stays with it.
+It reads one request head. A WebSocket upgrade of a path that has a door goes to the protocol adapter
+behind that door, all else to the REST application together with the connection, which then stays with
+it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
-from urllib.parse import parse_qs
 
 from moleport_wire.aio.sockets import keep_alive, settle_reading
 from moleport_wire.aio.transport import MessageReceiver, MessageTransport
 from moleport_wire.aio.websocket import Upgrade, UpgradeAnswer, feed, server_protocol
-from moleport_wire.hoody.messages import SUBPROTOCOL_V1, SUBPROTOCOL_V2
 
-CONNECT_PATH: Final = "/api/v1/tunnel/connect"
 MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_REST_CONNECTIONS: Final = 1024
 """Callers of the API that may be connected at once, keep-alive and event streams included."""
-VERSIONS: Final = f"{SUBPROTOCOL_V1}, {SUBPROTOCOL_V2}"
 
 
-class AgentDoor(Protocol):
-    """Makes the receiver of an accepted upgrade; implemented by the agents' adapter."""
+class Door(Protocol):
+    """Decides about the upgrades of one path; implemented by the protocol adapters."""
 
-    is_draining: bool
+    def answer(
+        self, upgrade: Upgrade, *, address: str, on_authenticated: Callable[[], None]
+    ) -> UpgradeAnswer:
+        """Accept an upgrade with a receiver, or refuse it.
 
-    def connection(
-        self,
-        *,
-        subprotocol: str,
-        secret: str | None,
-        address: str,
-        on_authenticated: Callable[[], None],
-    ) -> MessageReceiver:
-        """See `agents.login.AgentSessions.connection`."""
+        Args:
+            upgrade: the request.
+            address: IP address of the agent.
+            on_authenticated: to be called once when the connection has proved something, for the
+                limits before authentication; not needed for a connection that ends without.
+        """
         ...
 
 
@@ -67,17 +64,24 @@ class RestServer(Protocol):
 
 
 class Front:
-    """What the connections of one listener share."""
+    """What the connections of one listener share.
+
+    Args:
+        doors: by path; one that ends with a slash stands for every path below it.
+        rest: gets everything else.
+        gate: bounds connections that have proved nothing yet.
+        head_seconds: how long the head of a request may take.
+    """
 
     def __init__(
         self,
-        agents: AgentDoor,
+        doors: Mapping[str, Door],
         rest: RestServer,
         gate: Gate,
         *,
         head_seconds: float,
     ) -> None:
-        self.agents = agents
+        self.doors = dict(doors)
         self.rest = rest
         self.gate = gate
         self.head_seconds = head_seconds
@@ -86,6 +90,11 @@ class Front:
     def connection(self, address: tuple[str, int] | None = None) -> FrontConnection:
         """Make the protocol of one accepted connection."""
         return FrontConnection(self, address)
+
+    def door(self, target: str) -> Door | None:
+        """Return the door of a request target, or None."""
+        path = target.partition("?")[0]
+        return self.doors.get(path) or self.doors.get(path[: path.rfind("/") + 1])
 
     def close(self) -> None:
         """End connections that have not sent a request yet."""
@@ -128,10 +137,12 @@ class FrontConnection(asyncio.Protocol):
                 self._refuse(431, "the head of the request is too large")
             return
         self._cancel_timer()
-        if _is_tunnel_upgrade(self._head[:end]):
-            self._hand_to_agents()
-        else:
+        target = _upgrade_target(self._head[:end])
+        door = None if target is None else self._front.door(target)
+        if door is None:
             self._hand_to_rest()
+        else:
+            self._hand_to_agents(door)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -152,36 +163,22 @@ class FrontConnection(asyncio.Protocol):
         protocol.connection_made(self._transport)
         protocol.data_received(self._head)
 
-    def _hand_to_agents(self) -> None:
+    def _hand_to_agents(self, door: Door) -> None:
         keep_alive(self._transport)
-        protocol = server_protocol(self._decide, handshake_seconds=self._front.head_seconds)
+
+        def decide(upgrade: Upgrade) -> UpgradeAnswer:
+            answer = door.answer(upgrade, address=self._address, on_authenticated=self._leave)
+            if answer.receiver is not None:
+                answer.receiver = self._upgraded = _Leaving(answer.receiver, self._leave)
+            return answer
+
+        protocol = server_protocol(decide, handshake_seconds=self._front.head_seconds)
         self._front.connections.discard(self)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         feed(protocol, self._head)
         if self._upgraded is None or not self._upgraded.is_open:
             self._leave()  # refused, by us or by the library: nobody tells us about its end
-
-    def _decide(self, upgrade: Upgrade) -> UpgradeAnswer:
-        front = self._front
-        offered = upgrade.subprotocols
-        chosen = next((name for name in (SUBPROTOCOL_V2, SUBPROTOCOL_V1) if name in offered), None)
-        if chosen is None:
-            return _refusal(
-                400,
-                f"offer one of the subprotocols {VERSIONS}",
-                {"x-hoody-tunnel-versions": VERSIONS},
-            )
-        if front.agents.is_draining:
-            return _refusal(503, "the server is shutting down", {"Retry-After": "2"})
-        receiver = front.agents.connection(
-            subprotocol=chosen,
-            secret=_secret_of(upgrade),
-            address=self._address,
-            on_authenticated=self._leave,
-        )
-        self._upgraded = _Leaving(receiver, self._leave)
-        return UpgradeAnswer(receiver=self._upgraded, subprotocol=chosen)
 
     def _refuse(self, status: int, text: str) -> None:
         body = json.dumps({"error": text}).encode()
@@ -227,28 +224,14 @@ class _Leaving:
         self._receiver.transport_lost(close_code, reason)
 
 
-def _is_tunnel_upgrade(head: bytes) -> bool:
+def _upgrade_target(head: bytes) -> str | None:
+    """Return the target of a WebSocket upgrade, None for any other request."""
     line, _, fields = head.partition(b"\r\n")
     parts = line.split(b" ")
     if len(parts) != 3 or parts[0] != b"GET":
-        return False
-    if parts[1].partition(b"?")[0] != CONNECT_PATH.encode():
-        return False
-    return any(
+        return None
+    is_upgrade = any(
         name.strip().lower() == b"upgrade" and value.strip().lower() == b"websocket"
         for name, _, value in (field.partition(b":") for field in fields.split(b"\r\n"))
     )
-
-
-def _secret_of(upgrade: Upgrade) -> str | None:
-    """Return the credential of an upgrade request: bearer header, or `?token=` of old clients."""
-    scheme, _, secret = upgrade.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and secret:
-        return secret.strip()
-    query = upgrade.path.partition("?")[2]
-    values = parse_qs(query).get("token") if query else None
-    return values[0] if values else None
-
-
-def _refusal(status: int, text: str, headers: dict[str, str]) -> UpgradeAnswer:
-    return UpgradeAnswer(status=status, body=json.dumps({"error": text}).encode(), headers=headers)
+    return parts[1].decode("latin-1") if is_upgrade else None

@@ -8,6 +8,7 @@ are joined here, bounded by the message limit of the protocol.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import ssl
 from collections.abc import Callable, Mapping
@@ -204,6 +205,13 @@ class UpgradeAnswer:
         self.status = status
         self.body = body
         self.headers = dict(headers or {})
+
+    @classmethod
+    def refusal(
+        cls, status: int, text: str, headers: Mapping[str, str] | None = None
+    ) -> UpgradeAnswer:
+        """Refuse with a status and a sentence."""
+        return cls(status=status, body=json.dumps({"error": text}).encode(), headers=headers)
 
 
 def server_protocol(

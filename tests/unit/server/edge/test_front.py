@@ -1,18 +1,16 @@
 """The front of the control listener: who gets which connection, and who is let in at all."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from websockets.exceptions import InvalidStatus
 
 from helpers.agent_rig import agent_rig
 from helpers.visitor import Visitor
 from helpers.waiting import until
 from moleport_server.access.admission import PreAuthGate
+from moleport_server.agents.door import CONNECT_PATH
 from moleport_server.edge.front import (
-    CONNECT_PATH,
     MAX_HEAD_BYTES,
     MAX_REST_CONNECTIONS,
     Front,
@@ -60,25 +58,6 @@ async def test_what_is_no_upgrade_of_the_tunnel_path_goes_to_the_rest_applicatio
         visitor.send(request_bytes)
 
         assert (await visitor.answer()).status == 200
-
-
-async def test_an_upgrade_without_a_known_subprotocol_is_told_the_known_ones() -> None:
-    async with agent_rig() as rig:
-        with pytest.raises(InvalidStatus) as refused:
-            await rig.driver(subprotocols=["hoody-tunnel.v9"]).__aenter__()
-
-        response = refused.value.response
-        assert response.status_code == 400
-        assert response.headers["x-hoody-tunnel-versions"] == "hoody-tunnel.v1, hoody-tunnel.v2"
-        await until(lambda: rig.gate.waiting == 0)
-
-
-async def test_the_newest_offered_subprotocol_is_chosen() -> None:
-    async with (
-        agent_rig() as rig,
-        rig.driver(subprotocols=["hoody-tunnel.v1", "x", "hoody-tunnel.v2"]) as driver,
-    ):
-        assert driver.subprotocol == "hoody-tunnel.v2"
 
 
 async def test_a_malformed_upgrade_gives_its_place_back() -> None:
@@ -145,12 +124,7 @@ class _FullRest:
 
 
 async def test_callers_of_the_api_are_bounded() -> None:
-    front = Front(
-        cast("Any", SimpleNamespace(is_draining=False)),
-        _FullRest(),
-        PreAuthGate(),
-        head_seconds=5.0,
-    )
+    front = Front({}, _FullRest(), PreAuthGate(), head_seconds=5.0)
     server = await asyncio.get_running_loop().create_server(front.connection, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
@@ -163,3 +137,24 @@ async def test_callers_of_the_api_are_bounded() -> None:
 
     assert received.startswith(b"HTTP/1.1 503 ")
     assert b"too many connections" in received
+
+
+@pytest.mark.parametrize(
+    ("target", "door"),
+    [
+        ("/exact", "one"),
+        ("/exact?token=x", "one"),
+        ("/exact/below", None),
+        ("/exactly", None),
+        ("/below/17", "many"),
+        ("/below/", "many"),
+        ("/below/a/b", None),
+        ("/", None),
+        ("exact", None),
+    ],
+)
+def test_a_door_stands_for_its_path_or_for_all_below_it(target: str, door: str | None) -> None:
+    doors = cast("Any", {"/exact": "one", "/below/": "many"})
+    front = Front(doors, _FullRest(), PreAuthGate(), head_seconds=5.0)
+
+    assert cast("Any", front.door(target)) == door
