@@ -28,10 +28,10 @@ from moleport_server.access.admission import PreAuthGate
 from moleport_server.access.authentication import Authenticator
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.access.visitors import VisitorGate
-from moleport_server.agents.door import CONNECT_PATH, HoodyDoor
 from moleport_server.agents.flow import SWEEP_SECONDS, FlowWatch
-from moleport_server.agents.login import AgentSessions
-from moleport_server.agents.session import SessionSettings
+from moleport_server.agents.hoody.door import CONNECT_PATH, HoodyDoor
+from moleport_server.agents.hoody.login import AgentSessions
+from moleport_server.agents.hoody.session import SessionSettings
 from moleport_server.api.application import EVENT_STREAMS, make_app
 from moleport_server.api.ports import Region, ServerFacts
 from moleport_server.api.routing import EVENT_STREAM, Route

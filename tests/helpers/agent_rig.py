@@ -21,10 +21,10 @@ from helpers.waiting import DEADLINE_SECONDS
 from moleport_server.access.admission import PreAuthGate
 from moleport_server.access.authentication import Authenticator
 from moleport_server.access.rate_limits import KeyedLimiter
-from moleport_server.agents.door import CONNECT_PATH, HoodyDoor
 from moleport_server.agents.flow import FlowWatch
-from moleport_server.agents.login import AgentSessions
-from moleport_server.agents.session import SessionSettings
+from moleport_server.agents.hoody.door import CONNECT_PATH, HoodyDoor
+from moleport_server.agents.hoody.login import AgentSessions
+from moleport_server.agents.hoody.session import SessionSettings
 from moleport_server.config.values import Endpoint
 from moleport_server.domain.token import Credential, Grant, Limits, Token
 from moleport_server.edge.front import Front

@@ -9,7 +9,7 @@ from helpers.agent_rig import agent_rig
 from helpers.visitor import Visitor
 from helpers.waiting import until
 from moleport_server.access.admission import PreAuthGate
-from moleport_server.agents.door import CONNECT_PATH
+from moleport_server.agents.hoody.door import CONNECT_PATH
 from moleport_server.edge.front import (
     MAX_HEAD_BYTES,
     MAX_REST_CONNECTIONS,

@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 from helpers.agent_rig import ADMIN_SECRET, SECRET, AgentRig, Driver, agent_rig, goaway
 from helpers.edge_rig import DOMAIN
 from helpers.waiting import until
-from moleport_server.agents.session import MAX_PENDING_BINDS, REPORTS_PER_FRAME
+from moleport_server.agents.hoody.session import MAX_PENDING_BINDS, REPORTS_PER_FRAME
 from moleport_server.errors import NoSession, UpstreamBusy
 from moleport_server.registry.live import Session, Tunnel
 from moleport_wire.hoody import frames, messages
@@ -152,7 +152,7 @@ async def test_a_bad_ticket_is_refused(
     case: str, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if case == "expired":
-        monkeypatch.setattr("moleport_server.agents.session.TICKET_SECONDS", 0.0)
+        monkeypatch.setattr("moleport_server.agents.hoody.session.TICKET_SECONDS", 0.0)
     async with agent_rig() as rig, rig.driver() as primary, rig.driver() as other:
         hello = await primary.greet(capabilities=MULTI, max_connections=2)
         nonce = hello.join_tickets[0].nonce

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qs
 
-from moleport_server.agents.login import AgentSessions
+from moleport_server.agents.hoody.login import AgentSessions
 from moleport_wire.aio.websocket import Upgrade, UpgradeAnswer
 from moleport_wire.hoody.messages import SUBPROTOCOL_V1, SUBPROTOCOL_V2
 

@@ -1,6 +1,6 @@
 import pytest
 
-from moleport_server.agents.refusals import bind_refusal, session_refusal
+from moleport_server.agents.hoody.refusals import bind_refusal, session_refusal
 from moleport_server.errors import (
     Forbidden,
     InvalidRequest,

@@ -13,7 +13,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from moleport_server.agents.refusals import bind_refusal
+from moleport_server.agents.hoody.refusals import bind_refusal
 from moleport_server.domain.token import Principal
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.errors import (
@@ -37,7 +37,7 @@ from moleport_wire.hoody.session import Phase, Role, is_receivable
 from moleport_wire.hoody.streams import Stream, StreamReceiver
 
 if TYPE_CHECKING:
-    from moleport_server.agents.login import AgentSessions
+    from moleport_server.agents.hoody.login import AgentSessions
 
 logger = logging.getLogger(__name__)
 

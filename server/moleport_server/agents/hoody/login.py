@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from moleport_server.access.authorization import authorize_agent
-from moleport_server.agents.refusals import session_refusal
-from moleport_server.agents.session import AgentSession, SessionSettings
+from moleport_server.agents.hoody.refusals import session_refusal
+from moleport_server.agents.hoody.session import AgentSession, SessionSettings
 from moleport_server.domain.token import Principal
 from moleport_server.errors import (
     InvalidRequest,
