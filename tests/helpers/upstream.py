@@ -80,6 +80,10 @@ class ScriptedStream:
 
     # ByteStream
 
+    @property
+    def queued_bytes(self) -> int:
+        return 0
+
     def write(self, data: Payload) -> None:
         if not self.is_open:
             return

@@ -8,13 +8,22 @@ for ever cannot keep everybody else out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from moleport_wire.hoody.frames import Code
-from moleport_wire.hoody.streams import Stream
+from moleport_wire.hoody.streams import StreamReceiver
 from moleport_wire.hoody.window import ReceiveBudget
 
 SWEEP_SECONDS: Final = 5.0
+
+
+class WatchedStream(Protocol):
+    """A stream of any mux; hashed by identity."""
+
+    receiver: StreamReceiver
+
+    def reset(self, code: int, reason: str = "") -> None:
+        """Abandon both directions; the receiver is not called."""
 
 
 class FlowWatch:
@@ -32,8 +41,8 @@ class FlowWatch:
         self.budget = budget
         self._monotonic = monotonic
         self._patience = patience_seconds
-        self._stalled: dict[Stream, float] = {}
-        self._blocked: dict[Stream, float] = {}
+        self._stalled: dict[WatchedStream, float] = {}
+        self._blocked: dict[WatchedStream, float] = {}
         self._stalled_seconds = 0.0
         self._blocked_seconds = 0.0
         self.resets = 0
@@ -56,21 +65,21 @@ class FlowWatch:
         now = self._monotonic()
         return self._blocked_seconds + sum(now - since for since in self._blocked.values())
 
-    def stream_stalled(self, stream: Stream) -> None:
+    def stream_stalled(self, stream: WatchedStream) -> None:
         """Note that a visitor does not read."""
         self._stalled[stream] = self._monotonic()
 
-    def stream_drained(self, stream: Stream) -> None:
+    def stream_drained(self, stream: WatchedStream) -> None:
         """Note that it reads again, or that the stream is gone."""
         since = self._stalled.pop(stream, None)
         if since is not None:
             self._stalled_seconds += self._monotonic() - since
 
-    def stream_blocked(self, stream: Stream) -> None:
+    def stream_blocked(self, stream: WatchedStream) -> None:
         """Note that an agent grants no credit."""
         self._blocked[stream] = self._monotonic()
 
-    def stream_unblocked(self, stream: Stream) -> None:
+    def stream_unblocked(self, stream: WatchedStream) -> None:
         """Note that credit came, or that the stream is gone."""
         since = self._blocked.pop(stream, None)
         if since is not None:

@@ -21,7 +21,6 @@ from moleport_server.registry.live import Tunnel
 from moleport_wire.aio.sockets import ReadBuffer, format_peer, keep_alive
 from moleport_wire.aio.splice import Splice
 from moleport_wire.hoody.frames import Code
-from moleport_wire.hoody.streams import Stream
 
 if TYPE_CHECKING:
     from moleport_server.clock import Clock
@@ -210,7 +209,6 @@ class TcpConnection(Splice):
         except NoSession:
             self._hold()
         else:
-            assert isinstance(stream, Stream)  # noqa: S101 - byte streams of the wire
             self.attach(stream)
 
     def _hold(self) -> None:

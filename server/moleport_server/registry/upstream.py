@@ -28,6 +28,11 @@ class ByteStream(Protocol):
         """Whether bytes can still be written."""
         ...
 
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that were written and wait for credit or for their turn."""
+        ...
+
     def write(self, data: Payload) -> None:
         """Send bytes; never blocks. Ignored when the stream is closed."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from moleport_wire.aio.sockets import (
     ReadBuffer,
@@ -19,11 +19,34 @@ from moleport_wire.aio.sockets import (
     tune_socket,
 )
 from moleport_wire.hoody.frames import Code, Payload
-from moleport_wire.hoody.streams import Stream
 
 WRITE_BUFFER_BYTES: Final = 256 * 1024
 """Above this the peer of the stream gets no more credit."""
 WRITE_RESUME_BYTES: Final = 64 * 1024
+
+
+class SplicedStream(Protocol):
+    """What a splice asks of a stream, whatever mux it belongs to."""
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait for credit or for their turn."""
+        ...
+
+    def write(self, data: Payload) -> None:
+        """Send bytes; never blocks."""
+
+    def write_eof(self) -> None:
+        """Send the end of our direction, behind everything written; idempotent."""
+
+    def reset(self, code: int, reason: str = "") -> None:
+        """Abandon both directions; idempotent."""
+
+    def pause_reading(self) -> None:
+        """Grant no more credit."""
+
+    def resume_reading(self) -> None:
+        """Grant what was held back."""
 
 
 class Splice(asyncio.BufferedProtocol):
@@ -65,7 +88,7 @@ class Splice(asyncio.BufferedProtocol):
         self._on_end = on_end
         self._on_bytes = on_bytes
         self._preface = preface
-        self._stream: Stream | None = None
+        self._stream: SplicedStream | None = None
         self._transport: asyncio.Transport | None = None
         self._early: list[Payload] | None = []
         self._eof_received = False
@@ -78,7 +101,7 @@ class Splice(asyncio.BufferedProtocol):
         """The socket's transport, None before it is connected."""
         return self._transport
 
-    def attach(self, stream: Stream) -> None:
+    def attach(self, stream: SplicedStream) -> None:
         """Join the stream; the socket may come later."""
         self._stream = stream
         if self._transport is None:

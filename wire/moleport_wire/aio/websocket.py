@@ -21,6 +21,7 @@ import picows
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from python_socks import ProxyError
 
+from moleport_wire.aio.quickacks import acknowledge_at_once
 from moleport_wire.aio.sockets import format_peer, tune_socket
 from moleport_wire.aio.transport import MessageReceiver
 from moleport_wire.errors import WireError
@@ -48,8 +49,10 @@ class UpgradeRefused(WireError):
 class WebSocketTransport(picows.WSListener):
     """One WebSocket connection as a message transport."""
 
-    def __init__(self, receiver: MessageReceiver) -> None:
+    def __init__(self, receiver: MessageReceiver, *, quick_ack: bool = False) -> None:
         self._receiver = receiver
+        self._quick_ack = quick_ack
+        self._forget_acks: Callable[[], None] | None = None
         self._ws: picows.WSTransport | None = None
         self._fragments: bytearray | None = None
         self._is_closing = False
@@ -117,6 +120,8 @@ class WebSocketTransport(picows.WSListener):
             return
         self._ws = transport
         tune_socket(underlying)
+        if self._quick_ack:
+            self._forget_acks = acknowledge_at_once(underlying)
         self.peer = format_peer(underlying.get_extra_info("peername"))
         self._receiver.transport_opened(self)
 
@@ -156,6 +161,8 @@ class WebSocketTransport(picows.WSListener):
             return  # abandoned before it was open
         if self._close_timer is not None:
             self._close_timer.cancel()
+        if self._forget_acks is not None:
+            self._forget_acks()
         self._ws = None
         received = transport.close_handshake.recv if transport.close_handshake else None
         if received is None:
@@ -199,12 +206,15 @@ class UpgradeAnswer:
         status: int = 101,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        quick_ack: bool = False,
     ) -> None:
         self.receiver = receiver
         self.subprotocol = subprotocol
         self.status = status
         self.body = body
         self.headers = dict(headers or {})
+        self.quick_ack = quick_ack
+        """Whether the peer leaves Nagle's algorithm on (see `aio.quickacks`)."""
 
     @classmethod
     def refusal(
@@ -237,7 +247,7 @@ def server_protocol(
             decision.headers["Sec-WebSocket-Protocol"] = decision.subprotocol
         return picows.WSUpgradeResponseWithListener(
             picows.WSUpgradeResponse.create_101_response(decision.headers),
-            WebSocketTransport(decision.receiver),
+            WebSocketTransport(decision.receiver, quick_ack=decision.quick_ack),
         )
 
     protocol: asyncio.BufferedProtocol = WSProtocol(
