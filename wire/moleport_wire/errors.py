@@ -5,6 +5,7 @@
         LocalProtocolError              by our caller: a bug, never sent to the peer
         RemoteProtocolError             by the peer: answer with GOAWAY `code`, then close
       SessionRefused(code, reason)    the peer ended the session before or after it was live
+      StreamBusy(reason)              no stream can be opened now; one may be later
       TransportLost(reason)           the connection broke without a word
 
 The parser raises `RemoteProtocolError` and nothing else for whatever bytes the peer sends.
@@ -45,6 +46,10 @@ class SessionRefused(WireError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+class StreamBusy(WireError):
+    """No stream can be opened now, because too many are or wait to be; try again later."""
 
 
 class TransportLost(WireError):

@@ -70,12 +70,31 @@ class ReceiveBudget:
 
 
 class ReceiveWindow:
-    """The receiving side of one stream's flow control."""
+    """The receiving side of one stream's flow control.
 
-    __slots__ = ("_budget", "_drained", "credit", "held", "size", "unacknowledged")
+    Args:
+        budget: what all windows share; the caller has committed `size` to it.
+        size: the first window.
+        limit: how far the window may grow.
+        is_eager: whether it grows with every grant to a reader that did not stall, and not only
+            once that reader took four windows.
+    """
 
-    def __init__(self, budget: ReceiveBudget, size: int) -> None:
+    __slots__ = (
+        "_budget", "_drained", "_growth_grants", "_limit", "credit", "held", "size", "unacknowledged"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        budget: ReceiveBudget,
+        size: int,
+        *,
+        limit: int = MAX_STREAM_WINDOW_BYTES,
+        is_eager: bool = False,
+    ) -> None:
         self._budget = budget
+        self._limit = limit
+        self._growth_grants = 1 if is_eager else 8
         self.size = size
         """The window: how much the peer may have in flight."""
         self.credit = size
@@ -96,7 +115,7 @@ class ReceiveWindow:
         # A reader that took four windows without a stall is limited by the round trip, not by
         # itself: only then is a larger window worth its memory.
         self._drained += grant
-        if self._drained >= 4 * self.size and self.size < MAX_STREAM_WINDOW_BYTES:
+        if self._drained * 2 >= self._growth_grants * self.size and self.size < self._limit:
             self._drained = 0
             if self._budget.try_grow(self.size):
                 grant += self.size
