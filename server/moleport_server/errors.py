@@ -5,12 +5,14 @@
       AccessError
         Unauthenticated           no credential, or one that proves nothing
         Forbidden(reason)         proved, but not allowed
+          PortPrivileged          nobody may, whatever the token says
       LimitError
         RateLimited(retry_after)  come back later
         QuotaExceeded             give something up first
       ConflictError               the name or port belongs to somebody else
         NameTaken, PortTaken
       InvalidRequest              the caller has to change the request
+        PortReserved              the server needs that port itself
       NotFoundError               no such object, or not visible to the caller
       UnavailableError            nobody behind the address right now
         NoSession, UpstreamRefused, UpstreamLost, UpstreamBusy
@@ -56,6 +58,10 @@ class Forbidden(AccessError):
     """The caller is known, and this is outside of what it was granted."""
 
 
+class PortPrivileged(Forbidden):
+    """A port of the system, below 1024."""
+
+
 class LimitError(ServerError):
     """Something is over its limit."""
 
@@ -86,6 +92,10 @@ class PortTaken(ConflictError):
 
 class InvalidRequest(ServerError):
     """The request makes no sense as it is; the text says what to change."""
+
+
+class PortReserved(InvalidRequest):
+    """The server uses the port itself, or may do so at any time."""
 
 
 class NotFoundError(ServerError):

@@ -166,6 +166,17 @@ def choose_port(
     raise PortTaken("no TCP ports available")
 
 
+def authorize_container_port(principal: Principal, protocol: TunnelProtocol, port: int) -> None:
+    """Check that the principal may bind this container port for this protocol.
+
+    Raises:
+        Forbidden: it may not.
+    """
+    authorize_protocol(principal, protocol)
+    if not _is_granted(port, _grant(principal).container_ports):
+        raise Forbidden(f"{_who(principal)} may not use container port {port}")
+
+
 def _check_granted(principal: Principal, hostname: str, domains: Collection[str]) -> None:
     """Raise Forbidden if the host name is outside of the grant; the admin has all."""
     patterns = _grant(principal).hostnames

@@ -18,6 +18,8 @@ class Grant:
     with the whole host name. Unrestricted means single labels under our domains only."""
     tcp_ports: tuple[tuple[int, int], ...] | None = None
     """Inclusive ranges."""
+    container_ports: tuple[tuple[int, int], ...] | None = None
+    """Inclusive ranges."""
     agent_cidrs: tuple[IPNetwork, ...] | None = None
 
 

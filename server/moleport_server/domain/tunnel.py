@@ -29,6 +29,27 @@ class HostHeader(StrEnum):
     """The agent's own target, for development servers that refuse unknown hosts."""
 
 
+class ContainerMode(StrEnum):
+    """Which way a container port leads."""
+
+    EXPOSE = "expose"
+    """The pod network reaches an HTTP service beside the agent."""
+    PULL = "pull"
+    """Containers of the pod reach a TCP service beside the agent, by loopback."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerPort:
+    """A port inside of the cluster that leads to the agent; ports of both modes share one row."""
+
+    mode: ContainerMode
+    port: int
+    host: str
+    """The address to listen on."""
+    is_listening: bool = True
+    """False: the number is given out, but the server opens no such ports."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BasicCredential:
     """One user that may pass HTTP basic authentication of a tunnel."""

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from moleport_server.domain.token import Principal
-from moleport_server.domain.tunnel import OPEN, TunnelId, TunnelProtocol, VisitorRules
+from moleport_server.domain.tunnel import (
+    OPEN,
+    ContainerPort,
+    TunnelId,
+    TunnelProtocol,
+    VisitorRules,
+)
 
 if TYPE_CHECKING:
     from moleport_server.registry.upstream import Upstream
@@ -47,7 +53,10 @@ class Tunnel:
     """Lower case, without port; for HTTP."""
     port: int | None = None
     """For TCP."""
+    container: ContainerPort | None = None
+    """For EXPOSE (beside or instead of a host name) and PULL (instead of a port)."""
     public_url: str
+    """Empty if only the pod network reaches it."""
     token_id: str | None
     token_label: str | None
     session: Session | None
@@ -77,4 +86,20 @@ class Tunnel:
     @property
     def label(self) -> str:
         """The full host name, or the port as text."""
-        return self.hostname if self.hostname is not None else str(self.port)
+        if self.hostname is not None:
+            return self.hostname
+        return str(self.port if self.container is None else self.container.port)
+
+    @property
+    def address(self) -> str:
+        """What no other tunnel of this protocol has: the label, with a colon before container ports."""
+        if self.hostname is None and self.container is not None:
+            return f":{self.container.port}"
+        return self.label
+
+    @property
+    def has_listener(self) -> bool:
+        """Whether a port is open for this tunnel alone."""
+        if self.container is not None:
+            return self.container.is_listening
+        return self.port is not None

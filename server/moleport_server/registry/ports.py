@@ -1,4 +1,4 @@
-"""What the registry asks of others: a listener per TCP tunnel."""
+"""What the registry asks of others: a listener per TCP tunnel and container port."""
 
 from typing import Protocol
 
@@ -6,10 +6,10 @@ from moleport_server.registry.live import Tunnel
 
 
 class PortListeners(Protocol):
-    """Opens and closes the public listener of a TCP tunnel; implemented by the TCP edge."""
+    """Opens and closes the listener of one tunnel; implemented by the edge."""
 
     async def open(self, tunnel: Tunnel) -> None:
-        """Listen on `tunnel.port`.
+        """Listen on the port of the tunnel, public or container port.
 
         Raises:
             PortTaken: another program uses the port.

@@ -15,7 +15,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
@@ -24,7 +24,13 @@ from moleport_server.access.authorization import PortOrder, choose_hostname, cho
 from moleport_server.access.visitor_rules import parse_rules
 from moleport_server.clock import Clock
 from moleport_server.domain.token import Principal
-from moleport_server.domain.tunnel import OPEN, TunnelProtocol, VisitorRules
+from moleport_server.domain.tunnel import (
+    OPEN,
+    ContainerMode,
+    ContainerPort,
+    TunnelProtocol,
+    VisitorRules,
+)
 from moleport_server.errors import (
     ConflictError,
     Forbidden,
@@ -36,6 +42,12 @@ from moleport_server.errors import (
     ServerError,
 )
 from moleport_server.registry.addresses import PublicAddresses
+from moleport_server.registry.container_ports import (
+    ContainerClaim,
+    ContainerPorts,
+    ContainerPortSettings,
+    Contest,
+)
 from moleport_server.registry.events import EventLog
 from moleport_server.registry.holds import Holds
 from moleport_server.registry.journal import Journal, Write
@@ -49,6 +61,7 @@ from moleport_server.registry.observer import (
     Unobserved,
 )
 from moleport_server.registry.ports import PortListeners
+from moleport_server.registry.tombstones import Tombstones
 from moleport_server.store.base import Lease, StateStore, StoredSession, TunnelLogEntry
 from moleport_wire.aio.tasks import TaskOwner
 from moleport_wire.hoody.frames import Code
@@ -76,6 +89,7 @@ class RegistrySettings:
     hold_total: int = 10_000
     max_sessions: int = 4096
     max_tunnels_per_session: int = 32
+    container_ports: ContainerPortSettings = field(default_factory=ContainerPortSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +101,8 @@ class Claim:
     """Full name; excludes `subdomain`."""
     subdomain: str | None = None
     port: int | None = None
+    container: ContainerClaim | None = None
+    """A container port instead of a name or port of its own."""
     is_wish: bool = False
     """Another name or port will do when this one is not to be had."""
     basic_auth: tuple[tuple[str, str], ...] | None = None
@@ -121,9 +137,11 @@ class Registry:
         self._by_hostname: dict[str, Tunnel] = {}
         self._by_port: dict[int, Tunnel] = {}
         self._ports = PortOrder(*settings.tcp_ports)
+        self.container_ports = ContainerPorts(settings.container_ports, random_bits)
         self._routes: dict[str, Tunnel | None] = {}
         self._evicted_at: dict[UUID, float] = {}
         self._resumable: dict[str, StoredSession] = {}
+        self.tombstones = Tombstones(clock.monotonic)
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closing = False
         self.holds = Holds(per_tunnel=settings.hold_per_tunnel, total=settings.hold_total)
@@ -180,6 +198,11 @@ class Registry:
         self._routes[hostname] = tunnel
         return tunnel
 
+    @property
+    def parked(self) -> Mapping[str, StoredSession]:
+        """Sessions that lost their connection and may be resumed, by id."""
+        return self._resumable
+
     def count_leases(self) -> int:
         """Tunnels that wait for their agent."""
         return sum(1 for tunnel in self._tunnels.values() if tunnel.session is None)
@@ -207,13 +230,13 @@ class Registry:
                 row = await self._store.get_token(lease.token_id)
                 labels[lease.token_id] = "" if row is None else row.token.label
             tunnel = self._restored(lease, until, labels.get(lease.token_id or ""))
-            if tunnel.port is not None:
+            if tunnel.has_listener:
                 try:
                     await self._listeners.open(tunnel)
                 except PortTaken as error:
                     logger.warning(
                         "port of a lease is taken by another program, releasing it",
-                        extra={"port": tunnel.port, "error": str(error)},
+                        extra={"port": tunnel.address, "error": str(error)},
                     )
                     await self._store.delete_leases([lease.tunnel_id])
                     await self._store.close_log_entries([lease.tunnel_id], self._clock.now())
@@ -224,18 +247,20 @@ class Registry:
 
     def _restored(self, lease: Lease, until: float, label: str | None) -> Tunnel:
         wishes = json.loads(lease.settings)
-        is_http = lease.protocol is TunnelProtocol.HTTP
-        addresses = self._settings.addresses
-        port = None if is_http else int(lease.address)
+        container = self._restored_container(wishes.get("container"))
+        hostname = port = None
+        if lease.protocol is TunnelProtocol.HTTP:
+            hostname = lease.address if container is None or lease.address[0] != ":" else None
+        elif container is None:
+            port = int(lease.address)
         users = wishes.get("basic_auth")
         return Tunnel(
             id=UUID(lease.tunnel_id),
             protocol=lease.protocol,
-            hostname=lease.address if is_http else None,
+            hostname=hostname,
             port=port,
-            public_url=addresses.http_url(lease.address)
-            if port is None
-            else addresses.tcp_url(port),
+            container=container,
+            public_url=self._public_url(hostname, port),
             token_id=lease.token_id,
             token_label=label,
             session=None,
@@ -249,6 +274,13 @@ class Registry:
             host_header=wishes.get("host_header"),
             lease_until=until,
         )
+
+    def _restored_container(self, kept: Mapping[str, object] | None) -> ContainerPort | None:
+        if kept is None:
+            return None
+        mode = ContainerMode(str(kept["mode"]))
+        # Whether and where it listens is for the settings of this run to say.
+        return self.container_ports.place(mode, int(str(kept["port"])), str(kept["host"]))
 
     def check_admission(self, principal: Principal) -> None:
         """Check that one more session may exist.
@@ -299,6 +331,11 @@ class Registry:
         self._resumable.pop(session.id, None)
         self._remember(session)
         tunnels = [t for t in self._tunnels.values() if t.session_id == session.id]
+        until = self._clock.monotonic() + self._settings.lease_seconds
+        for tunnel in tunnels:
+            if tunnel.lease_until is not None:
+                # It is told that it has them: they must not end before `attach`.
+                tunnel.lease_until = until
         logger.info(
             "session resumed",
             extra={"session": session.id, "peer": session.peer, "tunnels": len(tunnels)},
@@ -383,17 +420,38 @@ class Registry:
         self._end_session(session, reason, cause)
 
     def _end_session(self, session: Session, reason: str, cause: SessionEnd) -> None:
+        if self.release_session(session, reason, cause):
+            session.upstream.end(Code.PROTOCOL_ERROR, reason)
+
+    def release_session(self, session: Session, reason: str, cause: SessionEnd) -> bool:
+        """Forget a session and release its tunnels; False if it was not live any more.
+
+        The caller ends its connections. A session that was resumed and not yet attached has tunnels
+        that only their `session_id` leads to.
+        """
         if self._sessions.get(session.id) is not session:
-            return
+            return False
         del self._sessions[session.id]
-        of_tunnels = TunnelEnd.REVOKED if cause is SessionEnd.REVOKED else TunnelEnd.DELETED
-        for tunnel in list(session.tunnels.values()):
+        end = {SessionEnd.REVOKED: TunnelEnd.REVOKED, SessionEnd.GOODBYE: TunnelEnd.UNBOUND}
+        of_tunnels = end.get(cause, TunnelEnd.DELETED)
+        for tunnel in [t for t in self._tunnels.values() if t.session_id == session.id]:
             self._release(tunnel, reason, of_tunnels)
-        session.upstream.end(Code.PROTOCOL_ERROR, reason)
+        self.tombstones.add(session.id)
         self._journal.post("forget session", lambda: self._store.delete_session(session.id))
         logger.info("session closed", extra={"session": session.id, "reason": reason})
         self._publish_session("session.closed", session, reason)
         self.observer.session_ended(cause)
+        return True
+
+    def release_parked(self, session_id: str, reason: str) -> bool:
+        """Release everything of a session whose agent is away; False if there is none."""
+        if self._resumable.pop(session_id, None) is None:
+            return False
+        for tunnel in [t for t in self._tunnels.values() if t.session_id == session_id]:
+            self._release(tunnel, reason, TunnelEnd.DELETED)
+        self.tombstones.add(session_id)
+        self._journal.post("forget session", lambda: self._store.delete_session(session_id))
+        return True
 
     async def close_token(self, token_id: str, reason: str) -> None:
         """End everything of a token: sessions, leases, resumable sessions."""
@@ -428,7 +486,9 @@ class Registry:
     async def _claim(self, session: Session, bind_id: int, claim: Claim) -> Tunnel:
         self._check_quota(session, claim)
         rules = _claimed_rules(claim)
-        if claim.protocol is TunnelProtocol.HTTP:
+        if claim.container is not None:
+            tunnel = await self._claim_container(session, bind_id, claim, claim.container)
+        elif claim.protocol is TunnelProtocol.HTTP:
             tunnel = await self._claim_hostname(session, bind_id, claim)
         else:
             tunnel = await self._claim_port(session, bind_id, claim)
@@ -467,6 +527,8 @@ class Registry:
 
     def _current(self, claim: Claim) -> Tunnel | None:
         """Return the tunnel that has the claimed address now."""
+        if claim.container is not None:
+            return self.container_ports.holder(claim.container.port)
         if claim.port is not None:
             return self._by_port.get(claim.port)
         hostname = claim.hostname
@@ -584,6 +646,86 @@ class Registry:
             self._log_opened(tunnel)
             return tunnel
 
+    async def _claim_container(
+        self, session: Session, bind_id: int, claim: Claim, wanted: ContainerClaim
+    ) -> Tunnel:
+        principal, ports = session.principal, self.container_ports
+        ports.check_mode(wanted.mode)
+        refused: set[int] = set()
+        while True:
+            port = wanted.port or ports.draw(principal, wanted.mode, refused)
+            ports.check(principal, wanted.mode, port)
+            current = ports.holder(port)
+            if current is not None:
+                await self._contest(current, session, wanted)
+                current = ports.holder(port)
+            if current is not None:
+                return self._take_over(current, session, bind_id)
+            tunnel = self._new_tunnel(
+                session,
+                bind_id,
+                claim,
+                hostname=self._container_hostname(principal, wanted, port),
+                container=ports.place(wanted.mode, port, wanted.loopback),
+            )
+            self._add(tunnel)  # reserves the port while the listener opens
+            if tunnel.has_listener:
+                try:
+                    await self._listeners.open(tunnel)
+                except PortTaken:
+                    self._remove(tunnel)
+                    if wanted.port:
+                        raise
+                    refused.add(port)
+                    continue
+                except BaseException:
+                    self._remove(tunnel)
+                    raise
+            if session.id not in self._sessions:
+                self._listeners.close(tunnel, reason="the session ended")
+                self._remove(tunnel)
+                raise PortTaken("the session ended meanwhile")
+            self._attach(tunnel, session, bind_id)
+            self._log_opened(tunnel)
+            return tunnel
+
+    async def _contest(self, tunnel: Tunnel, session: Session, wanted: ContainerClaim) -> None:
+        """Free a container port for a claim that may have it.
+
+        Raises:
+            NameTaken: whoever has it keeps it.
+        """
+        text = f"port {wanted.port} is already bound"
+        container = tunnel.container
+        if container is None or container.mode is not wanted.mode:
+            raise NameTaken(text)
+        if wanted.contest is Contest.RETURN:
+            await self._make_way(tunnel, session, text)
+            return
+        if wanted.contest is Contest.REFUSE or tunnel.token_id != session.principal.token_id:
+            raise NameTaken(text)
+        if tunnel.session is session:
+            raise NameTaken(f"{text} by this client")
+        self._evict(tunnel, "taken over by another session")
+
+    def _container_hostname(
+        self, principal: Principal, wanted: ContainerClaim, port: int
+    ) -> str | None:
+        """Return the public name of an EXPOSE: the label it would like, the pattern's, or none."""
+        for label in self.container_ports.labels(wanted, port):
+            try:
+                return choose_hostname(
+                    principal,
+                    subdomain=label,
+                    domains=self._settings.domains,
+                    reserved=self._settings.reserved_names,
+                    is_free=lambda hostname: hostname not in self._by_hostname,
+                    random_bits=self._random_bits,
+                )
+            except (NameTaken, InvalidRequest, Forbidden):
+                continue
+        return None
+
     async def _make_way(self, tunnel: Tunnel, session: Session, text: str) -> None:
         """Free a tunnel of the same token from its live session, if the rules allow it.
 
@@ -607,12 +749,27 @@ class Registry:
                 if evicted_at is not None and now - evicted_at < TAKEOVER_PAUSE_SECONDS:
                     raise NameTaken(f"{text} by another agent of this token")
                 self._evicted_at[tunnel.id] = now
+        self._evict(tunnel, "another agent of this token took the address over")
+
+    def _evict(self, tunnel: Tunnel, reason: str) -> None:
+        """Take a tunnel from its session, which is told; it waits for its new owner."""
+        owner = tunnel.session
+        if owner is None:
+            return
         self._drop_from_session(tunnel)
         self.on_agent_left(tunnel)
-        owner.upstream.unbind(tunnel, "another agent of this token took the address over")
+        owner.upstream.unbind(tunnel, reason)
 
     def _take_over(self, tunnel: Tunnel, session: Session, bind_id: int) -> Tunnel:
+        former = tunnel.session_id
         self._attach(tunnel, session, bind_id)
+        if former in self._resumable and not any(
+            t.session_id == former for t in self._tunnels.values()
+        ):
+            # Nothing is left that its agent could come back for.
+            del self._resumable[former]
+            self.tombstones.add(former)
+            self._journal.post("forget session", lambda: self._store.delete_session(former))
         self.observer.tunnel_claimed(tunnel.protocol, ClaimResult.RESUMED)
         return tunnel
 
@@ -624,19 +781,15 @@ class Registry:
         *,
         hostname: str | None = None,
         port: int | None = None,
+        container: ContainerPort | None = None,
     ) -> Tunnel:
-        addresses = self._settings.addresses
-        if hostname is not None:
-            url = addresses.http_url(hostname)
-        else:
-            assert port is not None  # noqa: S101 - one of the two is given by our own callers
-            url = addresses.tcp_url(port)
         return Tunnel(
             id=uuid4(),
             protocol=claim.protocol,
             hostname=hostname,
             port=port,
-            public_url=url,
+            container=container,
+            public_url=self._public_url(hostname, port),
             token_id=session.principal.token_id,
             token_label=session.principal.label,
             session=None,
@@ -646,6 +799,11 @@ class Registry:
             # From the first moment on: a port listens before the claim is complete.
             rules=_claimed_rules(claim),
         )
+
+    def _public_url(self, hostname: str | None, port: int | None) -> str:
+        if hostname is not None:
+            return self._settings.addresses.http_url(hostname)
+        return "" if port is None else self._settings.addresses.tcp_url(port)
 
     def unbind(self, session: Session, bind_id: int, reason: str) -> bool:
         """Release one tunnel because its agent asked for it; False if it is not the session's."""
@@ -683,7 +841,7 @@ class Registry:
             self.observer.session_ended(SessionEnd.DRAINED)
         self._sessions.clear()
         for tunnel in self._tunnels.values():
-            if tunnel.port is not None:
+            if tunnel.has_listener:
                 self._listeners.close(tunnel, reason=reason)
 
     # Inner steps
@@ -695,6 +853,7 @@ class Registry:
             self._routes.clear()
         if tunnel.port is not None:
             self._by_port[tunnel.port] = tunnel
+        self.container_ports.add(tunnel)
 
     def _remove(self, tunnel: Tunnel) -> None:
         self._tunnels.pop(tunnel.id, None)
@@ -704,6 +863,7 @@ class Registry:
         if tunnel.port is not None and self._by_port.get(tunnel.port) is tunnel:
             del self._by_port[tunnel.port]
             self._ports.touch(tunnel.port)
+        self.container_ports.remove(tunnel)
         self._evicted_at.pop(tunnel.id, None)
 
     def _attach(self, tunnel: Tunnel, session: Session, bind_id: int) -> None:
@@ -742,7 +902,7 @@ class Registry:
         self._drop_from_session(tunnel)
         self._remove(tunnel)
         self.on_agent_left(tunnel)
-        if tunnel.port is not None:
+        if tunnel.has_listener:
             self._listeners.close(tunnel, reason=reason)
         self.holds.end(tunnel, returned=False)
         tunnel_id, at = str(tunnel.id), self._clock.now()
@@ -806,15 +966,21 @@ class Registry:
         rules = tunnel.rules
         users = rules.basic_auth
         cidrs = rules.allowed_cidrs
-        wishes = {
+        wishes: dict[str, object] = {
             "basic_auth": None if users is None else [[u.user, u.password_hash] for u in users],
             "allowed_cidrs": None if cidrs is None else [str(c) for c in cidrs],
             "host_header": tunnel.host_header,
         }
+        if tunnel.container is not None:
+            wishes["container"] = {
+                "mode": tunnel.container.mode.value,
+                "port": tunnel.container.port,
+                "host": tunnel.container.host,
+            }
         lease = Lease(
             tunnel_id=str(tunnel.id),
             protocol=tunnel.protocol,
-            address=tunnel.label,
+            address=tunnel.address,
             token_id=tunnel.token_id,
             session_id=tunnel.session_id,
             bind_id=tunnel.bind_id,
@@ -857,6 +1023,7 @@ class Registry:
         alive = {t.session_id for t in self._tunnels.values()}
         for session_id in [s for s in self._resumable if s not in alive]:
             del self._resumable[session_id]
+            self.tombstones.add(session_id)
             self._journal.post("forget session", partial(self._store.delete_session, session_id))
         self._schedule_sweep()
 

@@ -23,6 +23,7 @@ class _GrantRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     protocols: tuple[TunnelProtocol, ...] | None
     hostnames: tuple[str, ...] | None
     tcp_ports: tuple[tuple[int, int], ...] | None
+    container_ports: tuple[tuple[int, int], ...] | None
     agent_cidrs: tuple[str, ...] | None
 
 
@@ -42,6 +43,7 @@ def encode_grant(grant: Grant) -> str:
         protocols=grant.protocols,
         hostnames=grant.hostnames,
         tcp_ports=grant.tcp_ports,
+        container_ports=grant.container_ports,
         agent_cidrs=None if grant.agent_cidrs is None else tuple(map(str, grant.agent_cidrs)),
     )
     return msgspec.json.encode(record).decode()
@@ -64,6 +66,7 @@ def decode_grant(text: str, *, token_id: str) -> Grant:
         protocols=record.protocols,
         hostnames=record.hostnames,
         tcp_ports=record.tcp_ports,
+        container_ports=record.container_ports,
         agent_cidrs=agent_cidrs,
     )
 

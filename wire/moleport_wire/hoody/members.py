@@ -83,6 +83,13 @@ class Members:
             raise _violation(f"{self._name}.{key} is no text of at most {MAX_TEXT} characters")
         return value
 
+    def long_text(self, key: str) -> str:
+        """Return a required text that only its frame bounds."""
+        value = self._get(key, str, required=True)
+        if value is None or any("\ud800" <= character <= "\udfff" for character in value):
+            raise _violation(f"{self._name}.{key} is no text")
+        return value
+
     def integer(self, key: str, *, low: int = 0, high: int = MAX_INTEGER) -> int:
         """Return a required integer within bounds."""
         value = self.optional_integer(key, low=low, high=high)
@@ -130,6 +137,13 @@ class Members:
         ):
             raise _violation(f"{self._name}.{key} is not a list of at most {limit} rows")
         return [tuple(value[: len(kinds)]) for value in values]
+
+    def arrays(self, key: str, *, limit: int) -> list[list[Any]]:
+        """Return a required list of arrays; what is in them is the caller's to check."""
+        values = self._get(key, list, required=True) or []
+        if len(values) > limit or not all(isinstance(value, list) for value in values):
+            raise _violation(f"{self._name}.{key} is not a list of at most {limit} arrays")
+        return values
 
     def object(self, key: str) -> Members | None:
         """Return an object, or None if absent."""

@@ -37,6 +37,7 @@ grants = st.builds(
     protocols=some(st.sampled_from(TunnelProtocol)),
     hostnames=some(st.text(max_size=20)),
     tcp_ports=some(st.tuples(ports, ports)),
+    container_ports=some(st.tuples(ports, ports)),
     agent_cidrs=some(networks),
 )
 counts = st.none() | st.integers(0, 2**31)

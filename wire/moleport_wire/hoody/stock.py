@@ -1,0 +1,158 @@
+"""The kit's mux towards stock drivers: heads of answers, windows as promised, credit that is clamped.
+
+Stock drivers differ from our own agent in four ways, and this module holds exactly those. The window of
+each stream is the one of HELLO_OK (nothing in STREAM_OPEN changes it). STREAM_RESPONSE_HEAD belongs to
+a stream. Credit above the first windows is clamped, because an old driver that reconnects on the same
+object sends stale credit. And whoever opened a stream is told when it has left the mux, whatever ended
+it, so that nothing that is counted per stream can leak.
+
+Frames of a stream are taken from any link: drivers change the socket in the middle (once they saw our
+EOF, they answer on the primary).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from moleport_wire.errors import RemoteProtocolError
+from moleport_wire.hoody import frames
+from moleport_wire.hoody.frames import MAX_PAYLOAD_BYTES, Code, Payload
+from moleport_wire.hoody.mux import MAX_STREAM_ID, Link, Mux, MuxOwner
+from moleport_wire.hoody.streams import Stream, StreamReceiver
+from moleport_wire.hoody.window import ReceiveBudget, ReceiveWindow
+
+FIRST_STREAM_ID: Final = 2
+
+
+def whole_window(size: int) -> int:
+    """Return the window to promise: whole frames, because drivers ask for credit by whole frames.
+
+    With less than one frame of 65,536 bytes the body of an answer never starts.
+    """
+    return -(-size // MAX_PAYLOAD_BYTES) * MAX_PAYLOAD_BYTES
+
+
+class ExchangeReceiver(StreamReceiver, Protocol):
+    """Who hears about one stream, the heads of answers included."""
+
+    def stream_head(self, payload: Payload) -> None:
+        """Take a STREAM_RESPONSE_HEAD."""
+
+
+class StockStream(Stream):
+    """One stream towards a stock driver; made by `StockMux.open_stock`."""
+
+    __slots__ = ("_on_head",)
+
+    def __init__(
+        self,
+        mux: StockMux,
+        link: Link,
+        stream_id: int,
+        receiver: StreamReceiver,
+        on_head: Callable[[Payload], None] | None,
+    ) -> None:
+        size = mux.stream_window
+        super().__init__(mux, link, stream_id, receiver, size, ReceiveWindow(mux.budget, size))
+        self._on_head = on_head
+
+    def receive_head(self, payload: Payload) -> None:
+        """Handle STREAM_RESPONSE_HEAD; on a TCP stream it ends the stream."""
+        if not self._remote_open:
+            return
+        if self._on_head is None:
+            self.reset(Code.PROTOCOL_ERROR, "a response head on a TCP stream")
+            self.receiver.stream_reset(Code.PROTOCOL_ERROR, "a response head on a TCP stream")
+        else:
+            self._on_head(payload)
+
+    def _receive_credit(self, increment: int) -> None:
+        super()._receive_credit(increment)
+        self._send_credit = min(self._send_credit, self._mux.stream_window)
+
+
+class StockMux(Mux):
+    """The streams of one session with a stock driver.
+
+    Args:
+        owner: gets control frames.
+        budget: what the receive windows of this process may cost together.
+        stream_window: the `streamWindow` of HELLO_OK, a multiple of 65,536.
+        session_window: the `sessionWindow` of HELLO_OK.
+        on_end: called for each stream that has left the mux.
+    """
+
+    def __init__(
+        self,
+        owner: MuxOwner,
+        budget: ReceiveBudget,
+        *,
+        stream_window: int,
+        session_window: int,
+        on_end: Callable[[Stream], None],
+    ) -> None:
+        super().__init__(
+            owner, budget, stream_window=stream_window, session_window=session_window, opens=True
+        )
+        self.budget = budget
+        self._on_end = on_end
+
+    def open_stock(
+        self,
+        link: Link,
+        receiver: StreamReceiver,
+        payload: bytes,
+        *,
+        on_head: Callable[[Payload], None] | None = None,
+    ) -> StockStream:
+        """Open a stream on a link.
+
+        Args:
+            link: the connection that carries it.
+            receiver: who hears about it.
+            payload: of STREAM_OPEN.
+            on_head: takes the heads of answers; None for TCP.
+
+        Raises:
+            RemoteProtocolError: all 2**32 ids are used; the session has to be renewed.
+        """
+        stream_id = self._next_id
+        if stream_id > MAX_STREAM_ID:
+            raise RemoteProtocolError(Code.EXHAUSTED, "stream ids are used up")
+        self._next_id = stream_id + 1
+        self._highest_seen = stream_id
+        # The driver was promised this window for every stream, whatever the budget says now.
+        self.budget.committed_bytes += self.stream_window
+        stream = StockStream(self, link, stream_id, receiver, on_head)
+        self._streams[stream_id] = stream
+        link.send(frames.STREAM_OPEN, stream_id, payload)
+        return stream
+
+    def forget(self, stream: Stream) -> None:
+        """Drop a closed stream and tell who counts."""
+        super().forget(stream)
+        self._on_end(stream)
+
+    def _receive_stream_frame(
+        self, link: Link, frame_type: int, stream_id: int, payload: Payload
+    ) -> None:
+        if frame_type != frames.STREAM_RESPONSE_HEAD:
+            super()._receive_stream_frame(link, frame_type, stream_id, payload)
+            return
+        stream = self._streams.get(stream_id)
+        if isinstance(stream, StockStream):
+            stream.receive_head(payload)
+        else:
+            self._check_known(stream_id)
+
+    def _receive_session_credit(self, payload: Payload) -> None:
+        super()._receive_session_credit(payload)
+        self.send_credit = min(self.send_credit, self.session_window)
+
+    def _check_known(self, stream_id: int) -> None:
+        if stream_id < FIRST_STREAM_ID:
+            raise RemoteProtocolError(
+                Code.PROTOCOL_ERROR, f"frame for stream {stream_id}, which was never opened"
+            )
+        super()._check_known(stream_id)
