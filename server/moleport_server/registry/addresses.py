@@ -19,13 +19,23 @@ class PublicAddresses:
     """The public port of that scheme."""
     tcp_host: str
     """Host name of TCP tunnels."""
+    https_port: int | None = None
+    """The public port of https, where `scheme` is http and there is one."""
 
     def http_url(self, hostname: str) -> str:
         """Return the URL of an HTTP tunnel."""
-        if self.port == _DEFAULT_PORTS[self.scheme]:
-            return f"{self.scheme}://{hostname}"
-        return f"{self.scheme}://{hostname}:{self.port}"
+        return _url(self.scheme, hostname, self.port)
+
+    def https_url(self, hostname: str) -> str:
+        """Return the URL of an HTTP tunnel with https if that is possible, else as `http_url`."""
+        if self.https_port is None:
+            return self.http_url(hostname)
+        return _url("https", hostname, self.https_port)
 
     def tcp_url(self, port: int) -> str:
         """Return the URL of a TCP tunnel."""
         return f"tcp://{self.tcp_host}:{port}"
+
+
+def _url(scheme: str, hostname: str, port: int) -> str:
+    return f"{scheme}://{hostname}" + ("" if port == _DEFAULT_PORTS[scheme] else f":{port}")

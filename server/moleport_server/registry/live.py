@@ -39,6 +39,8 @@ class Session:
     """By bind id."""
     connections: int = 1
     """Open transport connections."""
+    granted: int = 1
+    """Transport connections that it may have."""
     agent: str = ""
     """What the agent says it is, for people."""
 

@@ -25,6 +25,8 @@ class SessionEnd(StrEnum):
     """Its owner closed it."""
     REVOKED = "revoked"
     """Its token is not valid any more."""
+    IDLE = "idle"
+    """It had neither binds nor streams for long."""
     DRAINED = "drained"
     """The server ended."""
 

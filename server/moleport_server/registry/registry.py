@@ -365,7 +365,7 @@ class Registry:
             return  # superseded or already ended
         del self._sessions[session.id]
         until = self._clock.monotonic() + self._settings.lease_seconds
-        had_tunnels = bool(session.tunnels)
+        had_tunnels = bool(session.tunnels) or self._is_settling(session)
         self._detach(session, may_hold=not is_clean, until=until)
         if had_tunnels and not self._is_closing:
             wall_until = self._clock.now() + self._settings.lease_seconds
@@ -434,7 +434,8 @@ class Registry:
         del self._sessions[session.id]
         end = {SessionEnd.REVOKED: TunnelEnd.REVOKED, SessionEnd.GOODBYE: TunnelEnd.UNBOUND}
         of_tunnels = end.get(cause, TunnelEnd.DELETED)
-        for tunnel in [t for t in self._tunnels.values() if t.session_id == session.id]:
+        tunnels = list(session.tunnels.values())
+        for tunnel in tunnels or [t for t in self._tunnels.values() if t.session_id == session.id]:
             self._release(tunnel, reason, of_tunnels)
         self.tombstones.add(session.id)
         self._journal.post("forget session", lambda: self._store.delete_session(session.id))
@@ -442,6 +443,10 @@ class Registry:
         self._publish_session("session.closed", session, reason)
         self.observer.session_ended(cause)
         return True
+
+    def _is_settling(self, session: Session) -> bool:
+        """Whether it was resumed and its tunnels have not been attached yet."""
+        return any(t.session_id == session.id for t in self._tunnels.values())
 
     def release_parked(self, session_id: str, reason: str) -> bool:
         """Release everything of a session whose agent is away; False if there is none."""

@@ -43,7 +43,7 @@ class ExchangeReceiver(StreamReceiver, Protocol):
 class StockStream(Stream):
     """One stream towards a stock driver; made by `StockMux.open_stock`."""
 
-    __slots__ = ("_on_head",)
+    __slots__ = ("_on_head", "was_credited")
 
     def __init__(
         self,
@@ -56,6 +56,8 @@ class StockStream(Stream):
         size = mux.stream_window
         super().__init__(mux, link, stream_id, receiver, size, ReceiveWindow(mux.budget, size))
         self._on_head = on_head
+        self.was_credited = False
+        """Whether the driver has taken any of our bytes."""
 
     def receive_head(self, payload: Payload) -> None:
         """Handle STREAM_RESPONSE_HEAD; on a TCP stream it ends the stream."""
@@ -68,6 +70,7 @@ class StockStream(Stream):
             self._on_head(payload)
 
     def _receive_credit(self, increment: int) -> None:
+        self.was_credited = True
         super()._receive_credit(increment)
         self._send_credit = min(self._send_credit, self._mux.stream_window)
 

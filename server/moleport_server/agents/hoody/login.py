@@ -1,6 +1,6 @@
 """How agents get in: one WebSocket from its upgrade to its place in a session.
 
-`AgentConnection` waits for HELLO or JOIN, proves the credential and attaches itself to an `AgentSession`.
+`AgentConnection` waits for HELLO or JOIN, proves the credential and attaches itself to a `HoodySession`.
 `AgentSessions` is what all of them share.
 """
 
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from moleport_server.access.authorization import authorize_agent
+from moleport_server.agents.hoody.moleport import MoleportSession
 from moleport_server.agents.hoody.refusals import session_refusal
-from moleport_server.agents.hoody.session import AgentSession, SessionSettings
+from moleport_server.agents.hoody.session import HoodySession, SessionSettings
+from moleport_server.agents.hoody.stock import StockSession
 from moleport_server.domain.token import Principal
 from moleport_server.errors import (
     InvalidRequest,
@@ -60,7 +62,7 @@ class AgentSessions:
         self.tasks = tasks
         self.clock = clock
         self.is_draining = False
-        self.by_id: dict[str, AgentSession] = {}
+        self.by_id: dict[str, HoodySession] = {}
         self.rtt_seconds: Callable[[float], None] = lambda _: None
         """Called with each measured round trip."""
 
@@ -164,11 +166,6 @@ class AgentConnection:
                     Code.VERSION_MISMATCH, "HELLO.version differs from the subprotocol", 1002
                 )
                 return
-            if messages.CAPABILITY_MOLEPORT not in hello.capabilities:
-                self._refuse(
-                    Code.VERSION_MISMATCH, f"{messages.CAPABILITY_MOLEPORT} is needed", 1002
-                )
-                return
             secret = self._secret if self._secret is not None else hello.token
             if not secret:
                 raise Unauthenticated("missing token", missing=True)
@@ -199,11 +196,22 @@ class AgentConnection:
         shared = self._shared
         registry = shared.registry
         wanted = hello.resume_session_id
+        is_ours = messages.CAPABILITY_MOLEPORT in hello.capabilities
+        if wanted is not None and not is_ours and wanted in registry.tombstones:
+            # A fresh session would make a stock client try again for a minute.
+            self._refuse(Code.REFUSED, "resume grace expired", 1008)
+            return
         resumed = wanted is not None and registry.find_resumable(wanted, principal)
         if not resumed:
             registry.check_admission(principal)
         session_id = wanted if wanted is not None and resumed else f"S-{uuid4()}"
-        session = AgentSession(shared, session_id, principal, hello, transport.peer)
+        session: HoodySession
+        if is_ours:
+            session = MoleportSession(shared, session_id, principal, hello, transport.peer)
+        else:
+            session = StockSession(
+                shared, session_id, principal, hello, transport.peer, self._subprotocol
+            )
         if resumed:
             tunnels = registry.resume_session(session.record)
         else:
@@ -213,9 +221,10 @@ class AgentConnection:
         self._phase = Phase.LIVE
         self._port = session.attach_primary(transport)
         session.say_hello(hello, tunnels, resumed=resumed)
-        registry.attach(session.record, tunnels)
 
     def _join(self, join: messages.Join) -> None:
+        if self._subprotocol != messages.SUBPROTOCOL_V2:
+            raise RemoteProtocolError(Code.PROTOCOL_ERROR, f"JOIN under {self._subprotocol}")
         transport = self._transport
         session = self._shared.by_id.get(join.session_id)
         if transport is None:

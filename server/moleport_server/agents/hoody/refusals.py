@@ -6,6 +6,8 @@ from moleport_server.errors import (
     ConflictError,
     Forbidden,
     InvalidRequest,
+    PortPrivileged,
+    PortReserved,
     PortTaken,
     QuotaExceeded,
     RateLimited,
@@ -14,8 +16,21 @@ from moleport_server.errors import (
 )
 from moleport_wire.hoody.frames import Code
 
+
+class InvalidKind(InvalidRequest):
+    """Another pair of kind and mode than HTTP EXPOSE and TCP PULL, or a takeover of a PULL."""
+
+
+class InvalidHost(InvalidRequest):
+    """A PULL somewhere else than on loopback."""
+
+
 _BIND_CODES: Final[tuple[tuple[type[ServerError], str, bool], ...]] = (
+    (PortPrivileged, "PRIVILEGED_PORT", True),
     (Forbidden, "FORBIDDEN", True),
+    (InvalidKind, "INVALID_KIND", True),
+    (InvalidHost, "INVALID_HOST", True),
+    (PortReserved, "RESERVED_PORT", True),
     (InvalidRequest, "INVALID_REQUEST", True),
     (PortTaken, "PORT_IN_USE", False),
     (ConflictError, "ALREADY_BOUND", False),

@@ -1,8 +1,9 @@
-"""One live session of our own agent: hoody-tunnel.v2 with `moleport.1` (docs/reference/protocol.md).
+"""What every session of the family has: its links, tickets, pings, binds and its end.
 
-`AgentSession` owns the mux and its links and is the registry's `Upstream`: it opens streams, answers the
-agent's control frames and finds out when the agent is gone. The primary's end is the session's end; a
-lost secondary ends its own streams only. How a connection becomes part of a session is in `login`.
+`HoodySession` owns a mux and its links and is half of the registry's `Upstream`; `moleport` makes the
+session of our own agent of it, `stock` that of unmodified hoody-tunnel clients. The primary's end is the
+session's end; a lost secondary ends its own streams only. How a connection becomes part of a session is
+in `login`.
 """
 
 from __future__ import annotations
@@ -10,22 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from moleport_server.agents.hoody.refusals import bind_refusal
-from moleport_server.domain.token import Principal
-from moleport_server.domain.tunnel import TunnelProtocol
-from moleport_server.errors import (
-    InvalidRequest,
-    NoSession,
-    ServerError,
-    Unauthenticated,
-    UpstreamBusy,
-)
+from moleport_server.errors import NoSession, ServerError, UpstreamBusy
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import SessionEnd
 from moleport_server.registry.registry import Claim
+from moleport_server.registry.upstream import ByteStream
 from moleport_wire.aio.muxer import LinkPort
 from moleport_wire.aio.transport import MessageTransport
 from moleport_wire.errors import RemoteProtocolError
@@ -35,6 +30,10 @@ from moleport_wire.hoody.members import MAX_TEXT
 from moleport_wire.hoody.mux import Link, Mux
 from moleport_wire.hoody.session import Phase, Role, is_receivable
 from moleport_wire.hoody.streams import Stream, StreamReceiver
+from moleport_wire.hoody.window import (
+    INITIAL_SESSION_WINDOW_BYTES,
+    INITIAL_STREAM_WINDOW_BYTES,
+)
 
 if TYPE_CHECKING:
     from moleport_server.agents.hoody.login import AgentSessions
@@ -45,10 +44,21 @@ MAX_CONNECTIONS: Final = 16
 TICKET_SECONDS: Final = 15.0
 MAX_PENDING_BINDS: Final = 64
 """BINDs that one agent may have in flight; more is an attack on the store."""
-REPORT_SECONDS: Final = 0.25
-REPORTS_PER_FRAME: Final = 50
-"""A live view shows no more than 200 lines a second; the rest is counted."""
-MAX_REPORTED_PATH: Final = 256
+MAX_UNANSWERED_PINGS: Final = 16
+"""Of a peer that ignores pings; older ones are forgotten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StockSettings:
+    """Bounds of sessions with stock clients."""
+
+    max_streams: int = 1024
+    """Streams that one client has or waits for; above it 503."""
+    ping_seconds: float = 20.0
+    pong_seconds: float = 60.0
+    """A client that answers no ping for so long is gone."""
+    idle_seconds: float = 600.0
+    """A session without binds and streams ends after this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,35 +69,30 @@ class SessionSettings:
     ping_seconds: float = 10.0
     silence_seconds: float = 30.0
     """An agent that says nothing for so long, pings included, is gone."""
-    stream_window_bytes: int = 256 * 1024
-    session_window_bytes: int = 16 * 1024 * 1024
+    stream_window_bytes: int = INITIAL_STREAM_WINDOW_BYTES
+    session_window_bytes: int = INITIAL_SESSION_WINDOW_BYTES
     write_buffer_bytes: int = 256 * 1024
     max_streams: int = 10_000
     server_name: str = "moleport"
     """What HELLO_OK tells people: name and version."""
+    stock: StockSettings = field(default_factory=StockSettings)
 
 
-class AgentSession:
-    """One live session: the mux with its links, and the registry's `Upstream`."""
+class HoodySession(ABC):
+    """One live session, whatever its client can do beyond the protocol."""
 
     def __init__(
         self,
         shared: AgentSessions,
-        session_id: str,
-        principal: Principal,
-        hello: messages.Hello,
-        peer: str,
+        record: Session,
+        mux: Mux,
+        *,
+        ping_seconds: float,
     ) -> None:
         self._shared = shared
         self._loop = asyncio.get_running_loop()
-        settings = shared.settings
-        self._mux = Mux(
-            self,
-            shared.budget,
-            stream_window=settings.stream_window_bytes,
-            session_window=settings.session_window_bytes,
-            opens=True,
-        )
+        self._mux = mux
+        self._ping_seconds = ping_seconds
         self._ports: list[LinkPort] = []
         self._tickets: dict[int, tuple[str, float]] = {}
         self._pings: dict[bytes, tuple[float, asyncio.Future[bool] | None]] = {}
@@ -99,20 +104,56 @@ class AgentSession:
         """Binds that the agent was told about; it refuses streams of any other."""
         self._unproven: dict[bytes, int] = {}
         """Binds whose BIND_OK may still be under way, by the nonce of the PING sent after it."""
-        self._wants_reports = hello.wants_reports
-        self._reports: list[messages.ReportedRequest] = []
-        self._reports_skipped = 0
-        self._report_timer: asyncio.TimerHandle | None = None
         self._is_ended = False
-        self.record = Session(
-            id=session_id,
-            protocol="moleport",
-            principal=principal,
-            upstream=self,
-            peer=peer,
-            connected_at=shared.clock.now(),
-            agent=hello.agent[:128],
-        )
+        self.record = record
+
+    # What the kinds of sessions do differently
+
+    @abstractmethod
+    def say_hello(self, hello: messages.Hello, tunnels: list[Tunnel], *, resumed: bool) -> None:
+        """Answer HELLO, and let the registry attach `tunnels` when the agent takes streams."""
+
+    @abstractmethod
+    def open_stream(self, tunnel: Tunnel, receiver: StreamReceiver, peer: str) -> ByteStream:
+        """Open a stream; see `registry.upstream.Upstream`."""
+
+    @abstractmethod
+    def report(
+        self, tunnel: Tunnel, method: bytes, target: bytes, status: int, seconds: float, peer: str
+    ) -> None:
+        """Tell the agent about a finished request, if it wants to know."""
+
+    @abstractmethod
+    def drain(self, reason: str, deadline_seconds: float) -> None:
+        """Tell the agent to connect elsewhere, if it understands that."""
+
+    @abstractmethod
+    def _leave(self, reason: str, cause: SessionEnd) -> None:
+        """Tell the registry that the session is over and not to be resumed."""
+
+    @abstractmethod
+    def _lost(self, close_code: int | None, reason: str) -> None:
+        """Tell the registry that the primary is gone."""
+
+    @abstractmethod
+    def _is_silent(self, primary: LinkPort) -> bool:
+        """Whether the agent counts as gone; if so, the session has been ended."""
+
+    @abstractmethod
+    def _receive_bind(self, payload: Payload) -> None:
+        """Handle BIND: `_begin_bind` with what is asked for, or a BIND_ERR."""
+
+    @abstractmethod
+    def _receive_extension(self, frame_type: int, payload: Payload) -> None:
+        """Handle a control frame that is not of the base protocol."""
+
+    @abstractmethod
+    def _joined(self) -> None:
+        """Note that a secondary is there."""
+
+    @abstractmethod
+    def _stopped(self, reason: str) -> None:
+        """Let go of what only this kind of session has; called once, before streams end."""
 
     # Links
 
@@ -122,49 +163,30 @@ class AgentSession:
         self._ports.append(port)
         self._mux.attach(port.link)
         self._shared.by_id[self.record.id] = self
-        self._timer = self._loop.call_later(self._shared.settings.ping_seconds, self._keep_alive)
+        self._timer = self._loop.call_later(self._ping_seconds, self._keep_alive)
         return port
 
     def _new_port(self, transport: MessageTransport, index: int) -> LinkPort:
         room = self._shared.settings.write_buffer_bytes
         return LinkPort(self._mux, index, transport, self, room_bytes=room)
 
-    def say_hello(self, hello: messages.Hello, tunnels: list[Tunnel], *, resumed: bool) -> None:
-        """Answer HELLO; tickets for as many secondaries as asked for and allowed."""
-        settings = self._shared.settings
+    def _issue_tickets(self, hello: messages.Hello) -> tuple[messages.JoinTicket, ...]:
+        """Return tickets for as many secondaries as asked for and allowed."""
         granted = min(hello.max_connections, MAX_CONNECTIONS)
         if messages.CAPABILITY_MULTI not in hello.capabilities:
             granted = 1
         expires = self._loop.time() + TICKET_SECONDS
         for index in range(1, granted):
             self._tickets[index] = (secrets.token_urlsafe(24), expires)
+        return tuple(
+            messages.JoinTicket(index=index, nonce=nonce, expires_ms=int(TICKET_SECONDS * 1000))
+            for index, (nonce, _) in self._tickets.items()
+        )
+
+    def _take_back(self, tunnels: list[Tunnel]) -> None:
+        """Note the binds of a resumed session: its agent knows them."""
         self._next_bind_id = 1 + max((t.bind_id for t in tunnels), default=0)
         self._announced.update(tunnel.bind_id for tunnel in tunnels)
-        answer = messages.HelloOk(
-            session_id=self.record.id,
-            resumed=resumed,
-            resumed_binds=tuple(
-                messages.ResumedBind(
-                    bind_id=t.bind_id,
-                    kind=t.protocol.value,
-                    mode="expose",
-                    container_port=0,
-                    public_url=t.public_url,
-                )
-                for t in tunnels
-            ),
-            stream_window=settings.stream_window_bytes,
-            session_window=settings.session_window_bytes,
-            connections_granted=granted,
-            join_tickets=tuple(
-                messages.JoinTicket(index=index, nonce=nonce, expires_ms=int(TICKET_SECONDS * 1000))
-                for index, (nonce, _) in self._tickets.items()
-            ),
-            capabilities=(messages.CAPABILITY_MOLEPORT,),
-            server=settings.server_name,
-            lease_seconds=int(self._shared.registry.lease_seconds),
-        )
-        self._send(frames.HELLO_OK, answer.encode())
 
     def use_ticket(self, join: messages.Join) -> str | None:
         """Take a join ticket; returns the JOIN_ERR code if it is no good."""
@@ -189,6 +211,7 @@ class AgentSession:
             0,
             messages.encode({"sessionId": self.record.id, "index": index}),
         )
+        self._joined()
         return port
 
     def link_failed(self, port: LinkPort, error: RemoteProtocolError) -> None:
@@ -199,22 +222,17 @@ class AgentSession:
             extra={"session": self.record.id, "code": error.code, "reason": error.reason},
         )
         self.end(error.code, error.reason)
-        self._shared.registry.lose_session(
-            self.record, error.reason, is_clean=True, cause=SessionEnd.PROTOCOL
-        )
+        self._leave(error.reason, SessionEnd.PROTOCOL)
 
     def link_lost(self, port: LinkPort, close_code: int | None, reason: str) -> None:
-        """Detach a connection; the primary's loss parks the session."""
+        """Detach a connection; the primary's loss is the session's."""
         if port is not self._ports[0]:
             self._ports.remove(port)
             self._mux.detach(port.link, reason)
             self.record.connections = len(self._ports)
             return
-        # Our agent says goodbye with GOAWAY; any other end, a close frame included (a proxy that
-        # restarts sends one), keeps the session for its return.
-        del close_code
         self._stop(Code.STREAM_CLOSED, reason)
-        self._shared.registry.lose_session(self.record, reason, is_clean=False)
+        self._lost(close_code, reason)
 
     # Upstream
 
@@ -228,68 +246,36 @@ class AgentSession:
         """Bytes that wait to be written to the agent."""
         return sum(port.transport.buffered_bytes for port in self._ports)
 
-    def open_stream(self, tunnel: Tunnel, receiver: StreamReceiver, peer: str) -> Stream:
-        """Open a stream on the link with the fewest bytes queued."""
-        bind_id = tunnel.bind_id
+    def _check_room(self, bind_id: int, streams: int, most: int) -> None:
+        """Check that a stream may be opened for a bind.
+
+        Raises:
+            NoSession: the agent is gone, or was not told about the bind.
+            UpstreamBusy: a cap is reached.
+        """
         if self._is_ended or bind_id not in self._announced:
             raise NoSession("the agent is away")
-        if self._mux.open_streams >= self._shared.settings.max_streams:
+        if streams >= most:
             raise UpstreamBusy("too many streams in this session")
         if self._shared.budget.is_exhausted:
             raise UpstreamBusy("memory for slow readers is used up")
+
+    def _emptiest_port(self, bind_id: int) -> LinkPort:
+        """Return the link for a new stream: the one with the fewest bytes queued."""
         ports = self._ports
         # On another connection than the first a stream could overtake its BIND_OK.
         is_single = len(ports) == 1 or bind_id in self._unproven.values()
-        port = ports[0] if is_single else max(ports, key=_room)
-        try:
-            return self._mux.open(
-                port.link,
-                receiver,
-                lambda window: messages.StreamOpen(
-                    bind_id=bind_id, peer=peer, window=window
-                ).encode(),
-            )
-        except RemoteProtocolError as error:
-            # All ids of this session are used; its agent comes back with a fresh mux.
-            self._loop.call_soon(ports[0].transport.abort)
-            raise UpstreamBusy("the session is being renewed") from error
+        return ports[0] if is_single else max(ports, key=_room)
 
-    def report(
-        self, tunnel: Tunnel, method: bytes, target: bytes, status: int, seconds: float, peer: str
-    ) -> None:
-        """Collect a finished request for the agent's live view."""
-        if not self._wants_reports:
-            return
-        if len(self._reports) >= REPORTS_PER_FRAME:
-            self._reports_skipped += 1
-            return
-        path = target.partition(b"?")[0][:MAX_REPORTED_PATH].decode("utf-8", "replace")
-        self._reports.append(
-            messages.ReportedRequest(
-                bind_id=tunnel.bind_id,
-                method=method.decode("latin-1"),
-                path=path,
-                status=status,
-                duration_ms=seconds * 1000,
-                peer=peer,
-            )
-        )
-        if self._report_timer is None:
-            self._report_timer = self._loop.call_later(REPORT_SECONDS, self._send_reports)
+    def _renew(self) -> None:
+        """Drop the primary: all ids of this session are used, its agent comes back with new ones."""
+        self._loop.call_soon(self._ports[0].transport.abort)
 
     def unbind(self, tunnel: Tunnel, reason: str) -> None:
         """Tell the agent that a tunnel was taken from it."""
         if not self._is_ended:
             payload = messages.BindRevoked(bind_id=tunnel.bind_id, reason=reason).encode()
             self._send(frames.BIND_REVOKED, payload)
-
-    def drain(self, reason: str, deadline_seconds: float) -> None:
-        """Tell the agent to connect elsewhere."""
-        if not self._is_ended:
-            payload = messages.Drain(
-                deadline_ms=int(deadline_seconds * 1000), reason=reason
-            ).encode()
-            self._send(frames.DRAIN, payload)
 
     def end(self, code: int, reason: str) -> None:
         """Say why, close every connection, end every stream; idempotent."""
@@ -301,7 +287,11 @@ class AgentSession:
         ports = list(self._ports)
         self._stop(Code.STREAM_CLOSED, reason)
         for port in ports:
-            port.transport.close(1000 if code == Code.NONE else 1002, reason)
+            port.transport.close(self._close_code(code), reason)
+
+    def _close_code(self, code: int) -> int:
+        """Return the WebSocket close code that goes with a GOAWAY."""
+        return 1000 if code == Code.NONE else 1002
 
     async def is_alive(self, timeout_seconds: float) -> bool:
         """Ping the agent and wait for its answer."""
@@ -326,20 +316,19 @@ class AgentSession:
         elif frame_type == frames.PONG:
             self._receive_pong(bytes(payload))
         elif frame_type == frames.BIND:
-            self._receive_bind(messages.Bind.decode(payload))
+            self._receive_bind(payload)
         elif frame_type == frames.UNBIND:
             self._receive_unbind(messages.Unbind.decode(payload))
-        elif frame_type == frames.REAUTH:
-            reauth = messages.Reauth.decode(payload)
-            self._shared.tasks.start(self._reauthenticate(reauth.token), "agent reauthentication")
-        else:  # GOAWAY
+        elif frame_type == frames.GOAWAY:
             goaway = messages.GoAway.decode(payload)
             reason = goaway.message or "the agent said goodbye"
             ports = list(self._ports)
             self._stop(Code.STREAM_CLOSED, reason)
-            self._shared.registry.lose_session(self.record, reason, is_clean=True)
+            self._leave(reason, SessionEnd.GOODBYE)
             for port in ports:
                 port.transport.close(1000, "goodbye")
+        else:
+            self._receive_extension(frame_type, payload)
 
     def stream_opened(self, link: Link, stream_id: int, payload: Payload) -> None:
         """Never called: the mux of a kit refuses STREAM_OPEN."""
@@ -367,35 +356,29 @@ class AgentSession:
         if self._ports:
             self._ports[0].link.send(frame_type, 0, payload)
 
-    def _receive_bind(self, bind: messages.Bind) -> None:
+    def _begin_bind(self, ref: int, claim: Claim) -> None:
         if self._pending_binds >= MAX_PENDING_BINDS:
             raise RemoteProtocolError(Code.CALM_DOWN, "too many BINDs in flight")
         self._pending_binds += 1
-        self._shared.tasks.start(self._bind(bind), "bind")
+        self._shared.tasks.start(self._bind(ref, claim), "bind")
 
-    async def _bind(self, bind: messages.Bind) -> None:
+    async def _bind(self, ref: int, claim: Claim) -> None:
         bind_id = self._next_bind_id
         self._next_bind_id += 1
         try:
-            tunnel = await self._shared.registry.claim(self.record, bind_id, _claim_of(bind))
+            tunnel = await self._shared.registry.claim(self.record, bind_id, claim)
         except ServerError as error:
-            code, is_final = bind_refusal(error)
-            payload = messages.BindErr(
-                client_bind_ref=bind.client_bind_ref,
-                code=code,
-                message=str(error)[:MAX_TEXT],
-                is_final=is_final,
-            ).encode()
-            self._send(frames.BIND_ERR, payload)
+            self._refuse_bind(ref, error)
             return
         finally:
             self._pending_binds -= 1
         self._send(
             frames.BIND_OK,
             messages.BindOk(
-                client_bind_ref=bind.client_bind_ref,
+                client_bind_ref=ref,
                 bind_id=bind_id,
-                public_url=tunnel.public_url,
+                container_port=0 if tunnel.container is None else tunnel.container.port,
+                public_url=tunnel.public_url or None,
                 tunnel_id=str(tunnel.id),
             ).encode(),
         )
@@ -404,6 +387,13 @@ class AgentSession:
         if len(self._ports) > 1:
             self._unproven[self._ping(None)] = bind_id
         self._shared.registry.welcome(self.record, tunnel)
+
+    def _refuse_bind(self, ref: int, error: ServerError) -> None:
+        code, is_final = bind_refusal(error)
+        payload = messages.BindErr(
+            client_bind_ref=ref, code=code, message=str(error)[:MAX_TEXT], is_final=is_final
+        ).encode()
+        self._send(frames.BIND_ERR, payload)
 
     def _receive_unbind(self, unbind: messages.Unbind) -> None:
         if self._shared.registry.unbind(self.record, unbind.bind_id, "released by its agent"):
@@ -416,44 +406,22 @@ class AgentSession:
                 ).encode(),
             )
 
-    async def _reauthenticate(self, secret: str) -> None:
-        address = self.record.peer.rpartition(":")[0].strip("[]")
-        try:
-            async with asyncio.timeout(self._shared.settings.first_frame_seconds):
-                principal = await self._shared.authenticator.authenticate(
-                    secret, address=address, kind="agent"
-                )
-            if principal.token_id != self.record.principal.token_id:
-                raise Unauthenticated("the credential belongs to another token")
-        except (ServerError, TimeoutError) as error:
-            text = str(error) or "the server could not check the token in time"
-            self._send(
-                frames.REAUTH_ERR, messages.Refusal(code="INVALID_TOKEN", message=text).encode()
-            )
-            return
-        self.record.principal = principal
-        self._send(frames.REAUTH_OK, b"{}")
-
     # Liveness
 
     def _keep_alive(self) -> None:
-        settings = self._shared.settings
-        primary = self._ports[0]
-        if self._loop.time() - primary.received_at > settings.silence_seconds:
-            primary.transport.abort()
-            primary.transport_lost(None, f"silent for {settings.silence_seconds:g} s")
+        if self._is_silent(self._ports[0]):
             return
         self._ping(None)
         for port in self._ports[1:]:
             port.transport.ping()
-        self._timer = self._loop.call_later(settings.ping_seconds, self._keep_alive)
+        self._timer = self._loop.call_later(self._ping_seconds, self._keep_alive)
 
     def _ping(self, answered: asyncio.Future[bool] | None) -> bytes:
         self._ping_count += 1
         nonce = self._ping_count.to_bytes(8, "big")
         # Not the time of the loop: uvloop's goes by whole milliseconds.
         self._pings[nonce] = (self._shared.clock.monotonic(), answered)
-        while len(self._pings) > 16:  # unanswered ones of a peer that ignores pings
+        while len(self._pings) > MAX_UNANSWERED_PINGS:
             del self._pings[next(iter(self._pings))]
         self._send(frames.PING, nonce)
         return nonce
@@ -468,22 +436,13 @@ class AgentSession:
         if answered is not None and not answered.done():
             answered.set_result(True)
 
-    def _send_reports(self) -> None:
-        self._report_timer = None
-        reports, self._reports = self._reports, []
-        skipped, self._reports_skipped = self._reports_skipped, 0
-        if not self._is_ended:
-            report = messages.Report(requests=tuple(reports), skipped=skipped)
-            self._send(frames.REPORT, report.encode())
-
     def _stop(self, code: int, reason: str) -> None:
         """Forget links and streams; the registry is told by the caller."""
         if self._is_ended:
             return
         self._is_ended = True
-        for timer in (self._timer, self._report_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         for _, answered in self._pings.values():
             if answered is not None and not answered.done():
                 answered.set_result(False)
@@ -498,26 +457,9 @@ class AgentSession:
         session = self.record
         for tunnel in session.tunnels.values():
             tunnel.session = None
+        self._stopped(reason)
         self._mux.close(code, reason)
 
 
 def _room(port: LinkPort) -> int:
     return port.link.room
-
-
-def _claim_of(bind: messages.Bind) -> Claim:
-    if bind.mode != "expose" or bind.kind not in ("http", "tcp"):
-        raise InvalidRequest(f"kind {bind.kind!r} with mode {bind.mode!r} cannot be bound here")
-    if bind.hostname is not None and bind.subdomain is not None:
-        raise InvalidRequest("give hostname or subdomain, not both")
-    users = bind.basic_auth
-    return Claim(
-        protocol=TunnelProtocol(bind.kind),
-        hostname=bind.hostname,
-        subdomain=bind.subdomain,
-        port=bind.port,
-        is_wish=bind.is_wish,
-        basic_auth=None if users is None else tuple((u.user, u.password_hash) for u in users),
-        allowed_cidrs=bind.allowed_cidrs,
-        host_header=bind.host_header,
-    )

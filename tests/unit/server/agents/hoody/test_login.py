@@ -70,9 +70,6 @@ def _hello(**changes: Any) -> bytes:
             id="wrong token while resuming",
         ),
         pytest.param(
-            {}, _hello(capabilities=()), Code.VERSION_MISMATCH, 1002, id="without moleport.1"
-        ),
-        pytest.param(
             {}, _hello(version="hoody-tunnel.v1"), Code.VERSION_MISMATCH, 1002, id="another version"
         ),
         pytest.param(

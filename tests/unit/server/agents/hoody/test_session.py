@@ -11,7 +11,8 @@ from websockets.exceptions import InvalidStatus
 from helpers.agent_rig import ADMIN_SECRET, SECRET, AgentRig, Driver, agent_rig, goaway
 from helpers.edge_rig import DOMAIN
 from helpers.waiting import until
-from moleport_server.agents.hoody.session import MAX_PENDING_BINDS, REPORTS_PER_FRAME
+from moleport_server.agents.hoody.moleport import REPORTS_PER_FRAME
+from moleport_server.agents.hoody.session import MAX_PENDING_BINDS
 from moleport_server.errors import NoSession, UpstreamBusy
 from moleport_server.registry.live import Session, Tunnel
 from moleport_wire.hoody import frames, messages
