@@ -74,12 +74,12 @@ class LocalService:
         name = (target.server_name or target.host) if self._tls is not None else None
         if target.unix_path is not None:
             await aiofastnet.create_unix_connection(
-                loop, lambda: splice, str(target.unix_path), ssl=self._tls, server_hostname=name
+                loop, splice.protocol, str(target.unix_path), ssl=self._tls, server_hostname=name
             )
         else:
             await aiofastnet.create_connection(
                 loop,
-                lambda: splice,
+                splice.protocol,
                 target.host,
                 target.port,
                 ssl=self._tls,

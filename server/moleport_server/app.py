@@ -25,6 +25,7 @@ from aiohttp import web
 
 from moleport_server.access.admin_token import AdminToken
 from moleport_server.access.admission import PreAuthGate
+from moleport_server.access.audit import AuditLog
 from moleport_server.access.authentication import Authenticator
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.access.visitors import VisitorGate
@@ -32,6 +33,8 @@ from moleport_server.agents.flow import SWEEP_SECONDS, FlowWatch
 from moleport_server.agents.hoody.door import CONNECT_PATH, HoodyDoor
 from moleport_server.agents.hoody.login import AgentSessions
 from moleport_server.agents.hoody.session import SessionSettings
+from moleport_server.agents.rustunnel.door import make_doors
+from moleport_server.agents.rustunnel.sessions import RustunnelSessions, RustunnelSettings
 from moleport_server.api.application import EVENT_STREAMS, make_app
 from moleport_server.api.ports import Region, ServerFacts
 from moleport_server.api.routing import EVENT_STREAM, Route
@@ -43,7 +46,7 @@ from moleport_server.config.settings import ServerSettings
 from moleport_server.config.values import Endpoint
 from moleport_server.edge.access_log import AccessLog
 from moleport_server.edge.certificates import LocalAuthority
-from moleport_server.edge.front import Front
+from moleport_server.edge.front import Door, Front
 from moleport_server.edge.http import EdgeSettings, HttpEdge
 from moleport_server.edge.plain_listener import MakeProtocol, ProxyPreamble, listen
 from moleport_server.edge.redirect import RedirectConnection
@@ -135,6 +138,7 @@ class _Server:
         self.version = version("moleport")
         self.registry: Registry
         self.agents: AgentSessions
+        self.rustunnel: RustunnelSessions
         self.edge: HttpEdge
         self.tcp: TcpEdge
         self.rest: web.Application
@@ -269,6 +273,24 @@ class _Server:
             clock=clock,
         )
         agents.rtt_seconds = agent_metrics.rtt.observe
+        audit = AuditLog(settings.log.audit_file, clock)
+        background.start(audit.run(), "audit log")
+        stack.callback(audit.flush)
+        rustunnel = self.rustunnel = RustunnelSessions(
+            RustunnelSettings(
+                first_frame_seconds=limits.first_frame_seconds,
+                write_buffer_bytes=flow.write_buffer_bytes,
+                server_name=f"moleport.{self.version}",
+                addresses=_addresses(settings),
+            ),
+            registry,
+            authenticator,
+            flow=watch,
+            tasks=tasks,
+            clock=clock,
+            audit=audit,
+        )
+        rustunnel.rtt_seconds = agent_metrics.rtt.observe
 
         edge = self.edge = HttpEdge(
             EdgeSettings(
@@ -355,7 +377,7 @@ class _Server:
         stack.push_async_callback(rest.cleanup)
         rest_server = rest.server
         assert rest_server is not None  # noqa: S101 - set up above
-        doors = {CONNECT_PATH: HoodyDoor(agents)}
+        doors: dict[str, Door] = {CONNECT_PATH: HoodyDoor(agents), **make_doors(rustunnel)}
         front = Front(doors, rest_server, pre_auth, head_seconds=limits.first_frame_seconds)
         stack.callback(front.close)
 
@@ -407,7 +429,7 @@ class _Server:
         def https(arrival: Arrival) -> asyncio.Protocol | asyncio.BufferedProtocol:
             if arrival.server_name == control_host:
                 return front.connection((arrival.address, arrival.port))
-            return edge.connection(address=(arrival.address, arrival.port), is_tls=True)
+            return edge.protocol(address=(arrival.address, arrival.port), is_tls=True)
 
         for name, endpoint, is_tls in (
             ("control", listen_settings.control, listen_settings.control_tls),
@@ -439,7 +461,7 @@ class _Server:
                     https_port, settings.limits.head_bytes, settings.limits.header_read_seconds
                 )
             else:
-                make = lambda address: edge.connection(address=address)  # noqa: E731
+                make = lambda address: edge.protocol(address=address)  # noqa: E731
             await self._listen_plain(
                 stack, listen_settings.edge_http, make, preamble=preamble_of("edge_http")
             )
@@ -495,6 +517,7 @@ class _Server:
         )
         await asyncio.sleep(core.drain_delay_seconds)
         self.agents.is_draining = True
+        self.rustunnel.is_draining = True
         for server in self.servers:
             server.close()
         for listener in self.tls_listeners:
@@ -570,7 +593,11 @@ def _addresses(settings: ServerSettings) -> PublicAddresses:
     else:
         bound = listen_settings.edge_http
         port = public.http_port or (80 if bound is None else bound.port)
-    return PublicAddresses(scheme=scheme, port=port, tcp_host=settings.public_tcp_host)
+    edge_https = listen_settings.edge_https
+    https_port = None if edge_https is None else public.https_port or edge_https.port
+    return PublicAddresses(
+        scheme=scheme, port=port, tcp_host=settings.public_tcp_host, https_port=https_port
+    )
 
 
 def _facts(settings: ServerSettings, version_text: str, instance_id: str) -> ServerFacts:

@@ -247,7 +247,7 @@ async def edge_rig(
             )
             server = await listen(
                 bind_listener(Endpoint("127.0.0.1", 0)),
-                lambda address: edge.connection(address=address, is_tls=is_tls),
+                lambda address: edge.protocol(address=address, is_tls=is_tls),
                 preamble=preamble,
             )
             port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # of loop servers

@@ -1,8 +1,8 @@
 """One visitor's connection: HTTP/1.1 parsed by llhttp, guarded by our own rules.
 
-An `asyncio.BufferedProtocol` and the handler of its parser. There is no task and no await on the way of
-a request: bytes come in by `buffer_updated`, the exchange writes to a stream, the answer comes back by a
-callback. A request that repeats the fields of the one before it is not parsed again (`known_heads`).
+The owner of a socket (`SocketOwner`) and the handler of its parser. There is no task and no await on the
+way of a request: bytes come in by `buffer_updated`, the exchange writes to a stream, the answer comes
+back by a callback. A request that repeats the fields of the one before it is not parsed again (`known_heads`).
 
 Rules that llhttp does not enforce (measured on httptools 0.9) are enforced here: one Host field, no
 HTTP/0.9, no Transfer-Encoding in HTTP/1.0 or other than `chunked`, absolute form equal to Host, bounded
@@ -65,10 +65,11 @@ closing at once would destroy the answer in flight (RFC 9112 section 9.6)."""
 LINGER_BYTES: Final = 4 * 1024 * 1024
 
 
+_NUMBERS: Final = itertools.count(1)
 _SCHEMES: Final = frozenset({b"http", b"https"})
 
 
-class EdgeConnection(asyncio.BufferedProtocol):
+class EdgeConnection:
     """One visitor's connection."""
 
     __slots__ = (
@@ -106,14 +107,12 @@ class EdgeConnection(asyncio.BufferedProtocol):
         "write_all",
     )
 
-    _numbers = itertools.count(1)
-
     def __init__(self, edge: HttpEdge, address: tuple[str, int] | None, *, is_tls: bool) -> None:
         self._edge = edge
         self._address = address
         self._transport: asyncio.Transport
         self.scheme = b"https" if is_tls else b"http"
-        self.number = next(EdgeConnection._numbers)
+        self.number = next(_NUMBERS)
         self.opened_at = edge.monotonic()
         self.peer = ""
         self.address = ""
@@ -322,7 +321,7 @@ class EdgeConnection(asyncio.BufferedProtocol):
         is_at_start = self._in_head and not self._head_bytes
         if self._in_head:
             self._head_bytes += len(data)
-        self._candidate = None
+        self._forget_candidate()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -340,6 +339,9 @@ class EdgeConnection(asyncio.BufferedProtocol):
             if data.find(b"\r\n\r\n") == len(data) - 4 and REQUEST_LINE.fullmatch(data, 0, end):
                 candidate.block = data[end:]
                 self._template = candidate
+
+    def _forget_candidate(self) -> None:
+        self._candidate = None
 
     def _after_upgrade(self, rest: bytes) -> None:
         """Go on behind the point where llhttp stops, a request that asks for an upgrade."""

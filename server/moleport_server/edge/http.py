@@ -25,6 +25,7 @@ from moleport_server.edge.pool import StreamPool
 from moleport_server.edge.refusals import Refusal
 from moleport_server.edge.resets import stream_error_reason
 from moleport_server.registry.live import Tunnel
+from moleport_wire.aio.callbacks import SocketCallbacks
 from moleport_wire.aio.sockets import (
     ReadBuffer,
 )
@@ -121,10 +122,16 @@ class HttpEdge:
         """Begin to watch deadlines; `close` ends it."""
         self._sweep()
 
+    def protocol(
+        self, *, address: tuple[str, int] | None = None, is_tls: bool = False
+    ) -> SocketCallbacks:
+        """Make the protocol of one accepted connection; see `connection`."""
+        return SocketCallbacks(self.connection(address=address, is_tls=is_tls))
+
     def connection(
         self, *, address: tuple[str, int] | None = None, is_tls: bool = False
     ) -> EdgeConnection:
-        """Make the protocol of one accepted connection.
+        """Make one accepted connection.
 
         Args:
             address: the visitor as a PROXY header told it; None: the socket's peer.

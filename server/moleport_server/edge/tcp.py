@@ -70,7 +70,9 @@ class TcpEdge:
             reason = "in use by another program" if error.errno == errno.EADDRINUSE else str(error)
             raise PortTaken(f"port {port} is {reason}") from error
         self._servers[port] = await listen(
-            sock, lambda address: TcpConnection(self, tunnel, address), preamble=self._preamble
+            sock,
+            lambda address: TcpConnection(self, tunnel, address).protocol(),
+            preamble=self._preamble,
         )
 
     def close(self, tunnel: Tunnel, *, reason: str) -> None:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from moleport_wire.aio.callbacks import SocketCallbacks
 from moleport_wire.aio.sockets import (
     ReadBuffer,
     abort_with_reset,
@@ -49,8 +50,8 @@ class SplicedStream(Protocol):
         """Grant what was held back."""
 
 
-class Splice(asyncio.BufferedProtocol):
-    """A socket's protocol and a stream's receiver in one.
+class Splice:
+    """The owner of a socket and a stream's receiver in one.
 
     Made before either side exists: `stream` is set with `attach`, the socket by `connection_made`.
     Bytes of the stream that come before the socket are kept, at most one window, because no credit
@@ -95,6 +96,10 @@ class Splice(asyncio.BufferedProtocol):
         self._is_socket_eof = False
         self._is_ended = False
         self._is_write_paused = False
+
+    def protocol(self) -> SocketCallbacks:
+        """Make what the socket's transport wants; once per splice."""
+        return SocketCallbacks(self)
 
     @property
     def transport(self) -> asyncio.Transport | None:

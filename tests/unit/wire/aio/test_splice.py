@@ -54,7 +54,7 @@ class Rig:
         async with asyncio.timeout(SECONDS):
             await aiofastnet.create_connection(
                 asyncio.get_running_loop(),
-                lambda: self.splice,
+                self.splice.protocol,
                 "127.0.0.1",
                 port,
                 ssl=tls,
@@ -288,7 +288,7 @@ async def test_a_splice_without_a_stream_reads_nothing_until_it_is_attached() ->
     splice = Splice(ReadBuffer(), lambda _, reason: endings.append(reason))
     async with serving(service) as port:
         await aiofastnet.create_connection(
-            asyncio.get_running_loop(), lambda: splice, "127.0.0.1", port
+            asyncio.get_running_loop(), splice.protocol, "127.0.0.1", port
         )
         rig.theirs.receiver = splice
         splice.attach(rig.theirs)
@@ -338,7 +338,7 @@ async def test_a_connection_without_a_stream_may_end(is_ended_by_us: bool) -> No
     splice = Splice(ReadBuffer(), lambda _, reason: endings.append(reason))
     async with serving(service) as port:
         transport, _ = await aiofastnet.create_connection(
-            asyncio.get_running_loop(), lambda: splice, "127.0.0.1", port
+            asyncio.get_running_loop(), splice.protocol, "127.0.0.1", port
         )
         if is_ended_by_us:
             splice.end(Code.CANCEL, "nobody wants it")
