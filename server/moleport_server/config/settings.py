@@ -234,6 +234,9 @@ class LogSettings:
     access: Literal["off", "text", "json"] = "off"
     """Format of the access log, one line per request of a visitor. Off, because it holds personal
     data and costs CPU."""
+    audit_file: Path | None = None
+    """File to which logins, tunnels of rustunnel clients, and tokens made and deleted are appended,
+    one JSON object per line (see `docs/reference/logs.md`). Default: none is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,11 @@ class MessageTransport(Protocol):
         """Bytes written but not yet taken by the kernel."""
         ...
 
+    @property
+    def awaits_pong(self) -> bool:
+        """Whether the answer to the last `ping` has not come yet."""
+        ...
+
     def limit_buffer(self, limit_bytes: int) -> None:
         """Ask the receiver to pause once so many bytes are buffered, and to resume at a quarter.
 
@@ -52,7 +57,7 @@ class MessageTransport(Protocol):
         """Write one binary message; never blocks."""
 
     def ping(self) -> None:
-        """Send a transport-level ping; the answer counts as traffic only."""
+        """Send a transport-level ping; see `awaits_pong`."""
 
     def close(self, code: int, reason: str) -> None:
         """Write a close frame and end the connection once it is out; idempotent."""

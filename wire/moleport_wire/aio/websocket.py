@@ -59,6 +59,7 @@ class WebSocketTransport(picows.WSListener):
         self._is_abandoned = False
         self._close_timer: asyncio.TimerHandle | None = None
         self.peer = ""
+        self.awaits_pong = False
 
     # MessageTransport
 
@@ -85,6 +86,7 @@ class WebSocketTransport(picows.WSListener):
     def ping(self) -> None:
         """Send a WebSocket ping."""
         if self._ws is not None and not self._is_closing:
+            self.awaits_pong = True
             self._ws.send_ping()
 
     def close(self, code: int, reason: str) -> None:
@@ -135,6 +137,8 @@ class WebSocketTransport(picows.WSListener):
                 self._fragments = bytearray(frame.get_payload_as_memoryview())
         elif kind == picows.WSMsgType.CONTINUATION:
             self._join(frame)
+        elif kind == picows.WSMsgType.PONG:
+            self.awaits_pong = False
         elif kind == picows.WSMsgType.CLOSE:
             if not self._is_closing:
                 self._is_closing = True

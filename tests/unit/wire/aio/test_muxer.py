@@ -31,6 +31,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.peer = ""
+        self.awaits_pong = False
         self.sent: list[bytes] = []
         self.buffered_bytes = 0
         self.limit = 0
