@@ -3,7 +3,7 @@
     async with AsyncExitStack() as stack:
         client = await start_rustunnel(stack, site, f"http:127.0.0.1:{origin.port}:demo")
         registered = await client.wait_event("registered")
-        await client.command("data", "drop")
+        client.command("data", "drop")
 
 `Double` is an `Agent` whose stdin takes commands; see the modules of the doubles for events and
 commands.
@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from helpers.doubles.hoody_frames import PATH
 from helpers.processes import PATIENCE_SECONDS, Agent
 from helpers.site import Site
 
@@ -102,4 +103,22 @@ async def start_rustunnel(
         *(part for tunnel in tunnels for part in ("--tunnel", tunnel)),
         *options,
         name=f"rustunnel {len(site.running)}",
+    )
+
+
+async def start_hoody(
+    stack: AsyncExitStack, site: Site, *options: str | Path, host: str = "localhost"
+) -> Double:
+    """Run a hoody-tunnel driver against a site's control listener, as the admin.
+
+    `options` say what it exposes and pulls (`--expose 0:127.0.0.1:8080`), and `--generation`,
+    `--sockets` and the rest. Returns at once: wait for `bound`, or for `connected`.
+    """
+    return await start_double(
+        stack,
+        "hoody_client",
+        *("--url", f"wss://{host}:{site.control_port}{PATH}", "--connect", "127.0.0.1"),
+        *("--ca-file", site.ca_file, "--token-file", site.data_dir / "admin-token"),
+        *options,
+        name=f"hoody {len(site.running)}",
     )
