@@ -45,9 +45,13 @@ check: $(TOOLS) ## Format, lint, types, layers and unit tests: what every change
 fuzz: $(TOOLS) ## Feed every parser with garbage, for long (Ctrl-C ends it)
 	$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --timeout=0
 
+.PHONY: bench
+bench: $(RUNTIME) ## Measure beside the peers and write docs/benchmarks.md (most of an hour; ARGS='--help' for a part)
+	@PYTHONPATH=bench $(BIN)/python -m moleport_bench run $(ARGS)
+
 .PHONY: bench-quick
-bench-quick: $(RUNTIME) ## Measure requests per second and CPU beside nginx (needs nginx and wrk; a minute)
-	$(BIN)/python bench/beside_nginx.py
+bench-quick: $(RUNTIME) ## Measure beside nginx and the last recorded run (needs nginx, wrk and curl; a minute)
+	@PYTHONPATH=bench $(BIN)/python -m moleport_bench quick $(ARGS)
 
 .PHONY: format
 format: $(TOOLS) ## Format the code and repair what ruff can repair
