@@ -176,9 +176,9 @@ class Link:
         self._protocol.send_request(request)
         self._flush()
         while not (events := self._protocol.events_received()):
-            await self._read_more()
             if self.end is not None:
                 raise EOFError("connection closed during the handshake")
+            await self._read_more()
         response = events[0]
         assert isinstance(response, Response)
         if response.status_code != 101:
