@@ -1,6 +1,7 @@
 """What all process tests share: a site of their own, and its output when they fail."""
 
 from collections.abc import AsyncIterator, Generator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ async def site(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
 async def origin() -> AsyncIterator[WebOrigin]:
     async with WebOrigin() as origin:
         yield origin
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
 
 
 @pytest.hookimpl(wrapper=True)
