@@ -32,7 +32,7 @@ from moleport_server.access.visitors import VisitorGate
 from moleport_server.agents.flow import SWEEP_SECONDS, FlowWatch
 from moleport_server.agents.hoody.door import CONNECT_PATH, HoodyDoor
 from moleport_server.agents.hoody.login import AgentSessions
-from moleport_server.agents.hoody.session import SessionSettings
+from moleport_server.agents.hoody.session import SessionSettings, StockSettings
 from moleport_server.agents.rustunnel.door import make_doors
 from moleport_server.agents.rustunnel.sessions import RustunnelSessions, RustunnelSettings
 from moleport_server.api.application import EVENT_STREAMS, make_app
@@ -42,10 +42,12 @@ from moleport_server.capture.record import CaptureIds
 from moleport_server.capture.ring import CaptureLimits, CaptureLog
 from moleport_server.capture.writer import CaptureWriter, WriterSettings
 from moleport_server.clock import Clock, SystemClock
-from moleport_server.config.settings import ServerSettings
+from moleport_server.config.checks import endpoints
+from moleport_server.config.settings import ALL_INTERFACES, ServerSettings
 from moleport_server.config.values import Endpoint
 from moleport_server.edge.access_log import AccessLog
 from moleport_server.edge.certificates import LocalAuthority
+from moleport_server.edge.container import TunnelListeners
 from moleport_server.edge.front import Door, Front
 from moleport_server.edge.http import EdgeSettings, HttpEdge
 from moleport_server.edge.plain_listener import MakeProtocol, ProxyPreamble, listen
@@ -70,6 +72,7 @@ from moleport_server.metrics.live import LiveNumbers
 from moleport_server.metrics.loop_lag import LoopLagProbe
 from moleport_server.readings import make_readings
 from moleport_server.registry.addresses import PublicAddresses
+from moleport_server.registry.container_ports import ContainerPortSettings
 from moleport_server.registry.journal import Journal
 from moleport_server.registry.observer import SessionEnd
 from moleport_server.registry.registry import Registry, RegistrySettings
@@ -141,6 +144,7 @@ class _Server:
         self.rustunnel: RustunnelSessions
         self.edge: HttpEdge
         self.tcp: TcpEdge
+        self.tunnel_listeners: TunnelListeners
         self.rest: web.Application
         self.servers: list[asyncio.AbstractServer] = []
         self.tls_listeners: list[TlsListener] = []
@@ -212,6 +216,7 @@ class _Server:
             connections_per_tunnel=limits.connections_per_tunnel,
             preamble=preamble_of("tcp"),
         )
+        tunnel_listeners = self.tunnel_listeners = TunnelListeners(tcp)
         ports = settings.listen.tcp_ports
         registry = self.registry = Registry(
             RegistrySettings(
@@ -224,12 +229,13 @@ class _Server:
                 hold_total=hold.total,
                 max_sessions=limits.sessions,
                 max_tunnels_per_session=limits.tunnels_per_session,
+                container_ports=_container_ports(settings),
             ),
             store,
             clock=clock,
             random_bits=secrets.randbits,
             journal=journal,
-            listeners=tcp,
+            listeners=tunnel_listeners,
             tasks=tasks,
         )
         tcp.registry = registry
@@ -265,6 +271,10 @@ class _Server:
                 write_buffer_bytes=flow.write_buffer_bytes,
                 max_streams=limits.streams_per_session,
                 server_name=f"moleport {self.version}",
+                stock=StockSettings(
+                    max_streams=settings.hoody.max_streams,
+                    idle_seconds=settings.hoody.idle_seconds,
+                ),
             ),
             registry,
             authenticator,
@@ -319,6 +329,7 @@ class _Server:
             clock=clock,
             request_id_prefix=f"{secrets.token_hex(6)}-",
         )
+        tunnel_listeners.edge = edge
         edge.start()
         stack.callback(edge.close)
 
@@ -523,6 +534,7 @@ class _Server:
         for listener in self.tls_listeners:
             listener.stop()
         self.registry.drain("the server is restarting", core.drain_seconds)
+        self.tunnel_listeners.drain()
         self.edge.drain()
         self.tcp.drain()
         self.rest[EVENT_STREAMS].close()
@@ -597,6 +609,21 @@ def _addresses(settings: ServerSettings) -> PublicAddresses:
     https_port = None if edge_https is None else public.https_port or edge_https.port
     return PublicAddresses(
         scheme=scheme, port=port, tcp_host=settings.public_tcp_host, https_port=https_port
+    )
+
+
+def _container_ports(settings: ServerSettings) -> ContainerPortSettings:
+    hoody, tcp_ports = settings.hoody, settings.listen.tcp_ports
+    own = sorted({endpoint.port for endpoint in endpoints(settings.listen).values()})
+    return ContainerPortSettings(
+        expose=hoody.expose,
+        expose_host=hoody.expose_host or ALL_INTERFACES,
+        pull=hoody.pull,
+        random_ports=(hoody.random_ports.first, hoody.random_ports.last),
+        reserved=((tcp_ports.first, tcp_ports.last), *((port, port) for port in own)),
+        privileged_expose=hoody.privileged_expose,
+        privileged_pull=hoody.privileged_pull,
+        hostname=hoody.hostname or "",
     )
 
 

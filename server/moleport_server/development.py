@@ -44,6 +44,9 @@ def presets(
         "server.drain_delay_seconds": 0.0,
         "listen.tcp_host": _LOOPBACK,
         "listen.tcp_ports": f"{first}-{last}",
+        "hoody.expose": True,
+        "hoody.expose_host": _LOOPBACK,
+        "hoody.pull": True,
         # Browsers and curl do not know the local authority, and http on localhost is private.
         "public.scheme": "http",
         "public.control_url": f"https://localhost:{ports['control']}",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from moleport_server.config.settings import ListenSettings, ServerSettings, TlsSettings
 from moleport_server.config.values import Endpoint, hosts_overlap
+from moleport_server.domain.hostnames import parse_label
+from moleport_server.errors import InvalidRequest
 
 ReadFile = Callable[[Path], str]
 LISTENERS = ("edge_http", "edge_https", "control", "api", "metrics")
@@ -22,6 +24,7 @@ def check(settings: ServerSettings, sources: Mapping[str, str], read_file: ReadF
         *_check_admin(settings, read_file),
         *_check_sizes(settings),
         *_check_edges(settings),
+        *_check_container_names(settings.hoody.hostname),
     ]
     return [_with_source(problem, sources) for problem in problems]
 
@@ -121,6 +124,18 @@ def _check_edges(settings: ServerSettings) -> Iterator[str]:
         yield "proxy.proxy_protocol: needs proxy.trusted, PROXY headers of strangers are refused"
     if public.control_url is not None and listen.control is None and listen.edge_https is None:
         yield "public.control_url: neither listen.control nor listen.edge_https is on"
+
+
+def _check_container_names(pattern: str) -> Iterator[str]:
+    if not pattern:
+        return
+    if "{port}" not in pattern:
+        yield "hoody.hostname: needs {port}, or all container ports would have one name"
+        return
+    try:
+        parse_label(pattern.replace("{port}", "65535"))
+    except InvalidRequest as error:
+        yield f"hoody.hostname: {error}"
 
 
 def _with_source(problem: str, sources: Mapping[str, str]) -> str:

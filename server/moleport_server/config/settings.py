@@ -20,6 +20,7 @@ from moleport_server.config.bounds import (
     Seconds,
     SecondsOrZero,
 )
+from moleport_server.config.stock_clients import HoodySettings
 from moleport_server.config.values import CertificateFiles, Endpoint, PortRange, Secret
 from moleport_server.domain.tunnel import IPNetwork
 
@@ -252,6 +253,7 @@ class ServerSettings:
     flow: FlowSettings = field(default_factory=FlowSettings)
     hold: HoldSettings = field(default_factory=HoldSettings)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
+    hoody: HoodySettings = field(default_factory=HoodySettings)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     names: NameSettings = field(default_factory=NameSettings)
     api: ApiSettings = field(default_factory=ApiSettings)

@@ -36,6 +36,7 @@ from moleport_server.edge.forwarding import (
 from moleport_server.edge.known_heads import REQUEST_LINE, RequestTemplate
 from moleport_server.edge.pool import UpstreamConnection
 from moleport_server.edge.refusals import Refusal
+from moleport_server.registry.live import Tunnel
 from moleport_wire.aio.sockets import (
     abort_with_reset,
     format_peer,
@@ -103,12 +104,22 @@ class EdgeConnection:
         "opened_at",
         "peer",
         "scheme",
+        "tunnel",
         "write",
         "write_all",
     )
 
-    def __init__(self, edge: HttpEdge, address: tuple[str, int] | None, *, is_tls: bool) -> None:
+    def __init__(
+        self,
+        edge: HttpEdge,
+        address: tuple[str, int] | None,
+        *,
+        is_tls: bool,
+        tunnel: Tunnel | None = None,
+    ) -> None:
         self._edge = edge
+        self.tunnel = tunnel
+        """The only tunnel that it can reach; None: the host name tells."""
         self._address = address
         self._transport: asyncio.Transport
         self.scheme = b"https" if is_tls else b"http"

@@ -41,6 +41,14 @@ _DECISIONS: Final = {
     Decision.BUSY: Refusal.BUSY,
 }
 
+_FINAL: Final[dict[int, Refusal]] = {
+    Code.REFUSED: Refusal.UPSTREAM_REFUSED,
+    Code.CALM_DOWN: Refusal.BUSY,
+    Code.FRAME_SIZE: Refusal.HEAD_TOO_LARGE,
+    Code.PROTOCOL_ERROR: Refusal.UPSTREAM_MALFORMED,
+}
+"""Ends of a stream that tell why: sending the request again would lead to the same."""
+
 
 class Downstream(Protocol):
     """The visitor's side of an exchange: a connection of the edge, or the stand-in of a replay."""
@@ -50,6 +58,11 @@ class Downstream(Protocol):
     address: str
     deadline: float
     """Monotonic seconds when `Exchange.timed_out` is due."""
+
+    @property
+    def tunnel(self) -> Tunnel | None:
+        """The only tunnel that it can reach; None: the host name tells."""
+        ...
 
     @property
     def write(self) -> Callable[[Payload], object]:
@@ -165,8 +178,13 @@ class Exchange:
     def start(self) -> None:
         """Route, check the rules and the limits, then send; called when it is this request's turn."""
         edge = self._edge
-        tunnel = edge.registry.lookup(self.hostname)
-        if tunnel is None or tunnel.hostname is None:
+        tunnel = self.connection.tunnel
+        if tunnel is None:
+            tunnel = edge.registry.lookup(self.hostname)
+            if tunnel is None or tunnel.hostname is None:
+                self.refuse(Refusal.TUNNEL_NOT_FOUND)
+                return
+        elif edge.registry.tunnels.get(tunnel.id) is not tunnel:
             self.refuse(Refusal.TUNNEL_NOT_FOUND)
             return
         self.tunnel = tunnel
@@ -385,11 +403,9 @@ class Exchange:
         if self.status:
             self.abort(reason)
             return
-        if code == Code.REFUSED:
-            self.refuse(Refusal.UPSTREAM_REFUSED, detail=reason)
-            return
-        if code == Code.CALM_DOWN:
-            self.refuse(Refusal.BUSY, detail=reason)
+        final = _FINAL.get(code)
+        if final is not None:
+            self.refuse(final, detail=reason)
             return
         tunnel = self.tunnel
         is_agents_fault = tunnel is None or tunnel.session is None

@@ -123,21 +123,30 @@ class HttpEdge:
         self._sweep()
 
     def protocol(
-        self, *, address: tuple[str, int] | None = None, is_tls: bool = False
+        self,
+        *,
+        address: tuple[str, int] | None = None,
+        is_tls: bool = False,
+        tunnel: Tunnel | None = None,
     ) -> SocketCallbacks:
         """Make the protocol of one accepted connection; see `connection`."""
-        return SocketCallbacks(self.connection(address=address, is_tls=is_tls))
+        return SocketCallbacks(self.connection(address=address, is_tls=is_tls, tunnel=tunnel))
 
     def connection(
-        self, *, address: tuple[str, int] | None = None, is_tls: bool = False
+        self,
+        *,
+        address: tuple[str, int] | None = None,
+        is_tls: bool = False,
+        tunnel: Tunnel | None = None,
     ) -> EdgeConnection:
         """Make one accepted connection.
 
         Args:
             address: the visitor as a PROXY header told it; None: the socket's peer.
             is_tls: whether the visitor used TLS.
+            tunnel: the only one that it can reach, because the port is that tunnel's own.
         """
-        return EdgeConnection(self, address, is_tls=is_tls)
+        return EdgeConnection(self, address, is_tls=is_tls, tunnel=tunnel)
 
     def request_head(self, exchange: Exchange, tunnel: Tunnel) -> bytes:
         """Return the head for the local service."""
@@ -321,6 +330,12 @@ class HttpEdge:
         self.is_draining = True
         for connection in list(self.connections):
             connection.drain()
+
+    def drain_tunnel(self, tunnel: Tunnel) -> None:
+        """Close the idle connections of a port that is closed; the next request of others gets 404."""
+        for connection in list(self.connections):
+            if connection.tunnel is tunnel:
+                connection.drain()
 
     @property
     def active_exchanges(self) -> int:

@@ -10,6 +10,7 @@ import asyncio
 from typing import Final
 
 from moleport_server.capture.record import Capture
+from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.edge.exchange import NEVER, Exchange
 from moleport_server.edge.http import HttpEdge
 from moleport_server.edge.pool import UpstreamConnection
@@ -26,6 +27,7 @@ class ReplayConnection:
 
     def __init__(self, capture: Capture, number: int) -> None:
         self.number = number
+        self.tunnel: Tunnel | None = None
         self.peer = capture.peer
         self.address = capture.peer.rpartition(":")[0].strip("[]")
         self.deadline = NEVER
@@ -82,7 +84,7 @@ class Replayer:
             UpstreamRefused: the local service refused.
             UpstreamLost: no answer, or none in time.
         """
-        if tunnel.hostname is None:
+        if tunnel.protocol is not TunnelProtocol.HTTP:
             raise InvalidRequest("only HTTP requests can be replayed")
         if tunnel.session is None:
             raise NoSession("the agent is away")

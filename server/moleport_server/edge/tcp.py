@@ -62,22 +62,26 @@ class TcpEdge:
         Raises:
             PortTaken: another program uses it.
         """
-        port = tunnel.port
-        assert port is not None  # noqa: S101 - only TCP tunnels come here
+        container = tunnel.container
+        port = tunnel.port if container is None else container.port
+        assert port is not None  # noqa: S101 - only TCP tunnels and PULL ports come here
+        host = self._host if container is None else container.host
         try:
-            sock = bind_listener(Endpoint(self._host, port))
+            sock = bind_listener(Endpoint(host, port))
         except OSError as error:
             reason = "in use by another program" if error.errno == errno.EADDRINUSE else str(error)
             raise PortTaken(f"port {port} is {reason}") from error
         self._servers[port] = await listen(
             sock,
             lambda address: TcpConnection(self, tunnel, address).protocol(),
-            preamble=self._preamble,
+            # Nothing is between a container of the pod and its loopback.
+            preamble=self._preamble if container is None else None,
         )
 
     def close(self, tunnel: Tunnel, *, reason: str) -> None:
         """Stop listening and reset the tunnel's connections; idempotent."""
-        server = self._servers.pop(tunnel.port or 0, None)
+        port = tunnel.port if tunnel.container is None else tunnel.container.port
+        server = self._servers.pop(port or 0, None)
         if server is not None:
             server.close()
         for connection in list(self._connections.get(tunnel, ())):
