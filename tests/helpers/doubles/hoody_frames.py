@@ -47,6 +47,7 @@ class Type(enum.IntEnum):
     BIND_REVOKED = 0x40
 
 
+KNOWN_TYPES = frozenset(Type)
 FIRST_OPTIONAL, LAST_OPTIONAL = 0x40, 0x7F
 """Unknown types in here are skipped; all others make a message bad."""
 
@@ -112,7 +113,7 @@ def decode(message: bytes) -> list[Frame]:
         count += 1
         if count > MAX_FRAMES:
             raise BadMessage("more than 64 frames")
-        if kind in Type:
+        if kind in KNOWN_TYPES:
             frames.append(Frame(Type(kind), stream_id, payload))
         elif not FIRST_OPTIONAL <= kind <= LAST_OPTIONAL:
             raise BadMessage(f"frame type {kind:#x}")
