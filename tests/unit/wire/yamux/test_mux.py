@@ -1,7 +1,13 @@
+from collections import defaultdict
+from contextlib import suppress
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from helpers.pair import Reader
-from helpers.yamux_pair import ROOM_BYTES, WINDOW, Frame, Side
+from helpers.yamux_pair import ROOM_BYTES, WINDOW, Frame, Side, YamuxPair, frames_of
 from moleport_wire.errors import RemoteProtocolError, StreamBusy, TransportLost
 from moleport_wire.hoody.frames import Code
 from moleport_wire.yamux.frames import (
@@ -9,6 +15,8 @@ from moleport_wire.yamux.frames import (
     DATA,
     FIN,
     GO_AWAY,
+    MAX_BODY_BYTES,
+    MAX_MESSAGE_BYTES,
     MAX_STREAM_ID,
     PING,
     RST,
@@ -25,7 +33,9 @@ from moleport_wire.yamux.mux import (
     QUANTUM_BYTES,
     Mux,
 )
+from moleport_wire.yamux.streams import Stream
 
+PREFACE = bytes(range(16))
 CLIENT_LIMIT = 512
 CLIENT_BACKLOG = 256
 
@@ -563,3 +573,187 @@ def test_room_is_what_the_port_says() -> None:
     stream.write(bytes(1000))
 
     assert side.mux.room == ROOM_BYTES - 1000 - 2 * 12
+
+
+# Two ends back to back
+
+
+class Wire(RuleBasedStateMachine):
+    """Any interleaving of writes, ends, resets, stalls, turns and cuts between a client and a server."""
+
+    @initialize(
+        max_streams=st.integers(1, 4),
+        max_unacknowledged=st.integers(1, 4),
+        budget=st.sampled_from([100_000, 64 * 1024 * 1024]),
+    )
+    def start(self, max_streams: int, max_unacknowledged: int, budget: int) -> None:
+        self.pair = YamuxPair(
+            max_streams=max_streams, max_unacknowledged=max_unacknowledged, max_waiting=3
+        )
+        self.max_streams = max_streams
+        for side in (self.pair.client, self.pair.server):
+            side.budget.limit_bytes = budget
+        self.streams: list[tuple[Stream, Reader]] = []
+        self.written: defaultdict[Stream, bytearray] = defaultdict(bytearray)
+        self.ended: set[Stream] = set()
+        self.reset: set[Stream] = set()
+        self.count = 0
+
+    def ends(self) -> list[tuple[Stream, Reader]]:
+        return [*self.streams, *self.pair.server.opened.values()]
+
+    def picked(self, pick: int) -> list[Stream]:
+        ends = self.ends()
+        return [ends[pick % len(ends)][0]] if ends else []
+
+    def peer_of(self, stream: Stream) -> Stream | None:
+        """The other end, None while it has not heard of the stream."""
+        if any(stream is ours for ours, _ in self.streams):
+            return self.pair.server.opened.get(stream.id, (None,))[0]
+        return next(ours for ours, _ in self.streams if ours.id == stream.id)
+
+    @rule()
+    def open(self) -> None:
+        if len(self.streams) < 8 and len(self.pair.client.mux.waiting_streams) < 3:
+            stream, reader = self.pair.client.open(PREFACE)
+            self.written[stream] += PREFACE
+            self.streams.append((stream, reader))
+
+    @rule(pick=st.integers(0, 100), size=st.integers(0, 100_000), pieces=st.integers(1, 4))
+    def write(self, pick: int, size: int, pieces: int) -> None:
+        for stream in self.picked(pick):
+            for _ in range(pieces):
+                self.count += 1
+                data = (self.count.to_bytes(4, "big") * (size // 4 + 1))[:size]
+                if stream.is_open:
+                    self.written[stream] += data
+                stream.write(data)
+
+    @rule(pick=st.integers(0, 100))
+    def end(self, pick: int) -> None:
+        for stream in self.picked(pick):
+            if stream.is_open:
+                self.ended.add(stream)
+            stream.write_eof()
+
+    @rule(pick=st.integers(0, 100))
+    def abandon(self, pick: int) -> None:
+        for stream in self.picked(pick):
+            self.reset.add(stream)
+            stream.reset(Code.CANCEL, "test")
+
+    @rule(pick=st.integers(0, 100))
+    def stall(self, pick: int) -> None:
+        for stream in self.picked(pick):
+            stream.pause_reading()
+
+    @rule(pick=st.integers(0, 100))
+    def go_on(self, pick: int) -> None:
+        for stream in self.picked(pick):
+            stream.resume_reading()
+
+    @rule(is_client=st.booleans(), room=st.sampled_from([0, 1, 5000, 262_144]))
+    def take_turn(self, is_client: bool, room: int) -> None:
+        side = self.pair.client if is_client else self.pair.server
+        for message in self.pair.flush(side, room):
+            assert len(message) <= MAX_MESSAGE_BYTES
+            assert all(
+                frame.length <= MAX_BODY_BYTES for frame in frames_of([message]) if frame.body
+            )
+
+    @rule(is_client=st.booleans(), size=st.none() | st.integers(1, 40))
+    def deliver(self, is_client: bool, size: int | None) -> None:
+        self.pair.deliver(self.pair.client if is_client else self.pair.server, size)
+
+    @invariant()
+    def credit_is_never_negative(self) -> None:
+        for side in (self.pair.client, self.pair.server):
+            assert side.budget.held_bytes >= 0
+        for stream, _ in self.ends():
+            assert stream._send_credit >= 0
+            assert stream.window.credit >= 0
+
+    @invariant()
+    def places_are_kept(self) -> None:
+        mux = self.pair.client.mux
+        assert len(mux._streams) + mux._leaving <= self.max_streams
+        assert mux._unacknowledged == sum(not s.is_acknowledged for s in mux._streams.values())
+        assert self.pair.server.mux.open_streams <= self.max_streams
+
+    @invariant()
+    def bytes_arrive_in_order_and_once(self) -> None:
+        for stream, reader in self.ends():
+            peer = self.peer_of(stream)
+            written = self.written[peer] if peer else b""
+            assert written.startswith(reader.data)
+            assert reader.eofs + len(reader.resets) <= 2
+            if reader.eofs:
+                assert reader.data == written
+                assert peer in self.ended
+
+    def teardown(self) -> None:
+        if not hasattr(self, "pair"):
+            return
+        pair = self.pair
+        for _ in range(len(self.streams) + 1):
+            pair.settle()
+            for stream, _ in self.ends():
+                stream.resume_reading()
+            pair.settle()
+            for stream, _ in self.ends():
+                if stream.is_open:
+                    self.ended.add(stream)
+                stream.write_eof()
+        pair.settle()
+        for side in (pair.client, pair.server):
+            assert side.mux.open_streams == 0
+            assert (side.budget.committed_bytes, side.budget.held_bytes) == (0, 0)
+            assert not side.stalled
+            assert not side.blocked
+        for stream, reader in self.ends():
+            peer = self.peer_of(stream)
+            if stream in self.reset or peer in self.reset:
+                continue
+            assert peer is not None
+            assert (reader.data, reader.eofs, reader.resets) == (self.written[peer], 1, [])
+        assert pair.client.mux._unacknowledged == 0
+
+
+TestWire = Wire.TestCase
+TestWire.settings = settings(
+    max_examples=80, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+@settings(max_examples=200)
+@given(
+    data=st.lists(
+        st.binary(max_size=30)
+        | st.builds(
+            serialize,
+            st.integers(0, 4),
+            st.integers(0, 17),
+            st.sampled_from([0, 1, 2, 3, 4, 5, MAX_STREAM_ID]),
+            st.sampled_from([0, 1, 17, WINDOW, WINDOW + 1, MAX_STREAM_ID]),
+        ),
+        max_size=12,
+    ).map(b"".join),
+    size=st.integers(1, 50),
+    is_client=st.booleans(),
+)
+def test_no_bytes_raise_anything_but_the_error_of_the_peer(
+    data: bytes, size: int, is_client: bool
+) -> None:
+    side = Side(is_client=is_client)
+    stream, _ = side.open()
+    stream.pause_reading()
+    stream.write(bytes(2 * WINDOW))
+
+    with suppress(RemoteProtocolError):
+        for position in range(0, len(data), size):
+            side.mux.receive(data[position : position + size])
+            frames_of(side.mux.take(100))
+
+    assert side.budget.held_bytes <= WINDOW * (1 + len(side.opened))
+    side.mux.close(Code.PROTOCOL_ERROR, "garbage")
+    assert (side.budget.committed_bytes, side.budget.held_bytes) == (0, 0)
