@@ -78,41 +78,83 @@ class CaptureIds:
         return cls(IdSpace.random(), IdSpace.random())
 
 
-@dataclass(slots=True, eq=False)
 class Capture:
     """One finished request with its original heads and the beginnings of its bodies.
 
-    Holds secrets of visitors: only `masking` may turn it into text that leaves the process.
+    Holds secrets of visitors: only `masking` may turn it into text that leaves the process. Spelled out
+    and not a dataclass, whose `__init__` is never compiled: one is made per request.
+
+    Attributes:
+        sequence: from `CaptureIds.requests`; the request id derives from it.
+        target: path and query as received.
+        request_bytes: body bytes really passed, without framing; the same for `response_bytes`.
+        captured_at: Unix seconds at the end of the request.
+        connection_id: from `CaptureIds.connections`: the visitor's connection.
+        request_head: raw, as the visitor sent it.
+        response_head: raw, as the visitor got it.
+        request_body: the first 64 KiB at most; None if there was none or the log gave it up to save
+            memory. The same for `response_body`.
+        request_truncated: whether `request_body` lacks its end; the same for `response_truncated`.
+        peer: `ip:port` of the visitor.
+        charged_bytes: what the log counts for it; the log's own.
     """
 
-    sequence: int
-    """From `CaptureIds.requests`; the request id derives from it."""
-    method: bytes
-    target: bytes
-    """Path and query as received."""
-    status: int
-    request_bytes: int
-    """Body bytes really passed, without framing; the same for `response_bytes`."""
-    response_bytes: int
-    duration_seconds: float
-    captured_at: float
-    """Unix seconds at the end of the request."""
-    connection_id: int
-    """From `CaptureIds.connections`: the visitor's connection."""
-    request_head: bytes
-    """Raw, as the visitor sent it."""
-    response_head: bytes
-    """Raw, as the visitor got it."""
-    request_body: bytes | None
-    """The first 64 KiB at most; None if there was none or the log gave it up to save memory."""
-    response_body: bytes | None
-    request_truncated: bool
-    """Whether `request_body` lacks its end."""
-    response_truncated: bool
-    peer: str
-    """`ip:port` of the visitor."""
-    charged_bytes: int = 0
-    """What the log counts for it; the log's own."""
+    __slots__ = (
+        "captured_at",
+        "charged_bytes",
+        "connection_id",
+        "duration_seconds",
+        "method",
+        "peer",
+        "request_body",
+        "request_bytes",
+        "request_head",
+        "request_truncated",
+        "response_body",
+        "response_bytes",
+        "response_head",
+        "response_truncated",
+        "sequence",
+        "status",
+        "target",
+    )
+
+    def __init__(
+        self,
+        sequence: int,
+        method: bytes,
+        target: bytes,
+        status: int,
+        request_bytes: int,
+        response_bytes: int,
+        duration_seconds: float,
+        captured_at: float,
+        connection_id: int,
+        request_head: bytes,
+        response_head: bytes,
+        request_body: bytes | None,
+        response_body: bytes | None,
+        request_truncated: bool,  # noqa: FBT001 - by position, for speed
+        response_truncated: bool,  # noqa: FBT001
+        peer: str,
+    ) -> None:
+        self.sequence = sequence
+        self.method = method
+        self.target = target
+        self.status = status
+        self.request_bytes = request_bytes
+        self.response_bytes = response_bytes
+        self.duration_seconds = duration_seconds
+        self.captured_at = captured_at
+        self.connection_id = connection_id
+        self.request_head = request_head
+        self.response_head = response_head
+        self.request_body = request_body
+        self.response_body = response_body
+        self.request_truncated = request_truncated
+        self.response_truncated = response_truncated
+        self.peer = peer
+        self.charged_bytes = 0
 
     def __repr__(self) -> str:
         # Heads and targets carry credentials, and a repr ends up in tracebacks.

@@ -7,7 +7,6 @@ outlives its session while it is leased: `session` is then None and `lease_until
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from moleport_server.domain.token import Principal
 from moleport_server.domain.tunnel import (
@@ -17,9 +16,7 @@ from moleport_server.domain.tunnel import (
     TunnelProtocol,
     VisitorRules,
 )
-
-if TYPE_CHECKING:
-    from moleport_server.registry.upstream import Upstream
+from moleport_server.registry.upstream import Upstream
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

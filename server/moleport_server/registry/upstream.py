@@ -10,11 +10,15 @@ writes is queued, nothing is lost). A receiver that cannot take more calls `paus
 then stopped by its stream window, never by the session.
 """
 
-from typing import Protocol
+from __future__ import annotations
 
-from moleport_server.registry.live import Tunnel
+from typing import TYPE_CHECKING, Protocol
+
 from moleport_wire.hoody.frames import Payload
 from moleport_wire.hoody.streams import StreamReceiver
+
+if TYPE_CHECKING:
+    from moleport_server.registry.live import Tunnel
 
 
 class ByteStream(Protocol):
