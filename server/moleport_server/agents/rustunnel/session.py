@@ -15,15 +15,15 @@ import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-from moleport_server.agents.rustunnel.refusals import registration_refusal, unsupported_protocol
+from moleport_server.agents.rustunnel.pings import Pings
+from moleport_server.agents.rustunnel.registrations import Registrations
 from moleport_server.agents.rustunnel.stalls import Stalls
-from moleport_server.domain.tunnel import TunnelProtocol
-from moleport_server.errors import NoSession, ServerError, UpstreamBusy
+from moleport_server.errors import NoSession, UpstreamBusy
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import SessionEnd
-from moleport_server.registry.registry import PROBE_SECONDS, Claim
+from moleport_server.registry.registry import PROBE_SECONDS
 from moleport_wire.aio.muxer import YamuxPort
 from moleport_wire.errors import RemoteProtocolError, StreamBusy, TransportLost
 from moleport_wire.hoody.frames import Code
@@ -40,14 +40,6 @@ logger = logging.getLogger(__name__)
 
 SERVER_RELEASE: Final = "0.6.0"
 """What clients may expect of us. From 0.7.0 on they would ask for load balancing, which is not there."""
-PROTOCOLS: Final = {
-    "http": TunnelProtocol.HTTP,
-    "https": TunnelProtocol.HTTP,
-    "tcp": TunnelProtocol.TCP,
-}
-MAX_PENDING_REGISTRATIONS: Final = 8
-"""A stock client waits for each answer; more at once is an attack on the store."""
-MAX_PINGS: Final = 16
 TICK_SECONDS: Final = 5.0
 UNKNOWN_VISITOR: Final = "0.0.0.0:0"
 """The client reads an address strictly."""
@@ -69,12 +61,10 @@ class RustunnelSession:
         self._data: YamuxPort | None = None
         self._stalls: Stalls | None = None
         self._secret = uuid4()
-        self._told: set[int] = set()
-        """Binds whose registration the client was told about."""
-        self._next_bind_id = 1
-        self._pending_registrations = 0
         self._heard_at = self._loop.time()
-        self._pings: dict[int, tuple[float, asyncio.Future[bool] | None]] = {}
+        self._pings = Pings(
+            lambda timestamp: self._send(messages.Ping(timestamp=timestamp)), shared
+        )
         self._attach_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         """Runs from the first data channel on: before it nothing may be said unasked."""
@@ -89,6 +79,7 @@ class RustunnelSession:
             connected_at=shared.clock.now(),
             agent=f"rustunnel/{client_version}",
         )
+        self._registrations = Registrations(shared, self.record, self._send, self._answered)
 
     def begin(self) -> None:
         """Enter the registry and tell the client that it is in."""
@@ -111,17 +102,17 @@ class RustunnelSession:
         except messages.MalformedMessage as error:
             # A client that is told "no" stops; one that hears nothing asks again for ever.
             if error.request_id is not None:
-                self._refuse(error.request_id, texts.UNSUPPORTED_PROTOCOL)
+                self._registrations.refuse(error.request_id, texts.UNSUPPORTED_PROTOCOL)
             return
         match received:
             case messages.RegisterTunnel():
-                self._register(received)
+                self._registrations.register(received)
             case messages.UnregisterTunnel():
-                self._unregister(received.tunnel_id)
+                self._registrations.unregister(received.tunnel_id)
             case messages.Ping():
                 self._send(messages.Pong(timestamp=received.timestamp))
             case messages.Pong():
-                self._receive_pong(received.timestamp)
+                self._pings.receive_pong(received.timestamp)
             case messages.P2pConnect():
                 self._send(
                     messages.P2pError(request_id=received.request_id, message=texts.P2P_DISABLED)
@@ -141,88 +132,12 @@ class RustunnelSession:
             self.record, "the client said goodbye" if is_clean else reason, is_clean=is_clean
         )
 
-    def _register(self, request: messages.RegisterTunnel) -> None:
-        protocol = PROTOCOLS.get(request.protocol)
-        if protocol is None:
-            self._refuse(request.request_id, unsupported_protocol(request.protocol))
-        elif self._pending_registrations >= MAX_PENDING_REGISTRATIONS:
-            self._refuse(request.request_id, "too many registrations at once")
-        else:
-            self._pending_registrations += 1
-            self._shared.tasks.start(self._claim(request, protocol), "rustunnel registration")
-
-    async def _claim(self, request: messages.RegisterTunnel, protocol: TunnelProtocol) -> None:
-        registry = self._shared.registry
-        bind_id = self._next_bind_id
-        self._next_bind_id += 1
-        subdomain = request.subdomain if protocol is TunnelProtocol.HTTP else None
-        try:
-            if subdomain is None:
-                claim = self._random_claim(protocol, request.local_addr)
-            else:
-                claim = Claim(protocol=protocol, subdomain=subdomain)
-            tunnel = await registry.claim(self.record, bind_id, claim)
-        except ServerError as error:
-            self._refuse(
-                request.request_id,
-                registration_refusal(error, subdomain, self.record.principal),
-            )
-            return
-        finally:
-            self._pending_registrations -= 1
-        if self._is_ended:
-            return
-        if subdomain is None:
-            self._shared.keepsakes.keep(self.record, tunnel, request.local_addr)
-        self._shared.audit.tunnel_registered(
-            session_id=self.record.id,
-            tunnel_id=str(tunnel.id),
-            protocol=request.protocol,
-            label=tunnel.label,
-        )
-        self._warn_of_twins(tunnel)
-        url = tunnel.public_url
-        if request.protocol == "https" and tunnel.hostname is not None:
-            url = self._shared.settings.addresses.https_url(tunnel.hostname)
-        self._send(
-            messages.TunnelRegistered(
-                request_id=request.request_id,
-                tunnel_id=tunnel.id,
-                public_url=url,
-                assigned_port=tunnel.port,
-            )
-        )
-        self._told.intersection_update(self.record.tunnels)
-        self._told.add(bind_id)
+    def _answered(self, tunnel: Tunnel | None) -> None:
+        """Go on behind the answer to a registration, with the tunnel if there is one."""
         if self._data is None:
             self._expect_data_channel()
-        else:
-            registry.welcome(self.record, tunnel)
-
-    def _random_claim(self, protocol: TunnelProtocol, local_addr: str) -> Claim:
-        kept = self._shared.keepsakes.find(self.record, protocol, local_addr)
-        if kept is None:
-            return Claim(protocol=protocol)
-        return Claim(protocol=protocol, hostname=kept.hostname, port=kept.port, is_wish=True)
-
-    def _unregister(self, tunnel_id: UUID) -> None:
-        for bind_id, tunnel in self.record.tunnels.items():
-            if tunnel.id == tunnel_id:
-                self._shared.registry.unbind(self.record, bind_id, "released by its client")
-                self._shared.audit.tunnel_removed(tunnel_id=str(tunnel_id), label=tunnel.label)
-                return
-
-    def _warn_of_twins(self, tunnel: Tunnel) -> None:
-        twins = [t for t in self.record.tunnels.values() if t.protocol is tunnel.protocol]
-        if len(twins) == 2:
-            logger.warning(
-                "client has several tunnels of one class and serves all of them alike",
-                extra={"session": self.record.id, "class": tunnel.protocol.value},
-            )
-
-    def _refuse(self, request_id: str, text: str) -> None:
-        self._send(messages.TunnelError(request_id=request_id, message=texts.retried(text)))
-        self._expect_data_channel()
+        elif tunnel is not None:
+            self._shared.registry.welcome(self.record, tunnel)
 
     def _send(self, message: messages.Message) -> None:
         if not self._is_ended:
@@ -262,7 +177,7 @@ class RustunnelSession:
 
     def _welcome(self, port: YamuxPort) -> None:
         for bind_id, tunnel in list(self.record.tunnels.items()):
-            if self._data is port and bind_id in self._told:
+            if self._data is port and self._registrations.is_told(bind_id):
                 self._shared.registry.welcome(self.record, tunnel)
 
     def _expect_data_channel(self) -> None:
@@ -348,7 +263,7 @@ class RustunnelSession:
     def open_stream(self, tunnel: Tunnel, receiver: StreamReceiver, peer: str) -> Stream:
         """Open a stream; the client is told of it in the same moment on the control channel."""
         data = self._data
-        if data is None or tunnel.bind_id not in self._told:
+        if data is None or not self._registrations.is_told(tunnel.bind_id):
             raise NoSession("the agent is away")
         if self._shared.budget.is_exhausted:
             raise UpstreamBusy("memory for slow readers is used up")
@@ -398,13 +313,7 @@ class RustunnelSession:
         """Ping the client; one without a data channel serves nobody, and may not be asked yet."""
         if self._is_ended or self._data is None:
             return False
-        answered: asyncio.Future[bool] = self._loop.create_future()
-        self._ping(answered)
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                return await answered
-        except TimeoutError:
-            return False
+        return await self._pings.ask(timeout_seconds)
 
     # Liveness
 
@@ -425,7 +334,7 @@ class RustunnelSession:
         if now < self._ping_at:
             return
         self._ping_at = now + self._shared.settings.ping_seconds
-        self._ping(None)
+        self._pings.ping()
         data = self._data
         if data is None:
             return
@@ -433,24 +342,6 @@ class RustunnelSession:
             self._lose_data(data, f"silent for {silence_seconds:g} s")
         else:
             data.transport.ping()
-
-    def _ping(self, answered: asyncio.Future[bool] | None) -> None:
-        timestamp = int(self._shared.clock.now() * 1000)
-        while timestamp in self._pings:
-            timestamp += 1
-        self._pings[timestamp] = (self._shared.clock.monotonic(), answered)
-        while len(self._pings) > MAX_PINGS:  # of a client that ignores pings
-            del self._pings[next(iter(self._pings))]
-        self._send(messages.Ping(timestamp=timestamp))
-
-    def _receive_pong(self, timestamp: int) -> None:
-        sent = self._pings.pop(timestamp, None)
-        if sent is None:
-            return
-        sent_at, answered = sent
-        self._shared.rtt_seconds(self._shared.clock.monotonic() - sent_at)
-        if answered is not None and not answered.done():
-            answered.set_result(True)
 
     # Ending
 
@@ -475,9 +366,7 @@ class RustunnelSession:
         for timer in (self._attach_timer, self._tick_timer):
             if timer is not None:
                 timer.cancel()
-        for _, answered in self._pings.values():
-            if answered is not None and not answered.done():
-                answered.set_result(False)
+        self._pings.close()
         self._shared.by_secret.pop(self._secret, None)
         # The registry must know that the agent is away before its streams end: whoever loses a
         # stream then waits for the agent's return instead of asking this session again.
