@@ -13,11 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.yamux_pair import Side
 from moleport_server.edge.client_hello import NotTls, parse_client_hello
 from moleport_wire import passwords, proxy_protocol
 from moleport_wire.errors import RemoteProtocolError
 from moleport_wire.hoody import frames, messages
 from moleport_wire.hoody.frames import serialize
+from moleport_wire.rustunnel import messages as rustunnel
+from moleport_wire.yamux import frames as yamux
 
 is_long = settings.get_current_profile_name() == "fuzz"
 run = settings() if is_long else settings(derandomize=True, max_examples=60, database=None)
@@ -56,11 +59,42 @@ def read_frames(message: bytes) -> None:
         pass
 
 
+def read_yamux(data: bytes) -> None:
+    side = Side(is_client=False)
+    for position in range(0, len(data), 100):
+        side.mux.receive(data[position : position + 100])
+
+
+RUSTUNNEL_ID = "0192f0c1-5a3e-7b11-8d2e-4c6a9be01f23"
 TARGETS = {
     "frames": Target(
         read_frames,
         (RemoteProtocolError,),
         [serialize(0x12, 2, bytes(40)) + serialize(0x15, 0, b"\0\0\1\0"), serialize(0x7F, 9) * 64],
+    ),
+    "yamux": Target(
+        read_yamux,
+        (RemoteProtocolError,),
+        [
+            yamux.serialize(yamux.DATA, yamux.SYN, 1, body=bytes(40))
+            + yamux.serialize(yamux.WINDOW_UPDATE, yamux.SYN, 3, 9)
+            + yamux.serialize(yamux.DATA, yamux.FIN, 1, body=bytes(200))
+            + yamux.serialize(yamux.DATA, yamux.RST, 3),
+            yamux.serialize(yamux.PING, yamux.SYN, 0, 7) * 3 + yamux.serialize(yamux.GO_AWAY, 0, 0),
+        ],
+    ),
+    "rustunnel message": Target(
+        rustunnel.decode,
+        (rustunnel.MalformedMessage,),
+        [
+            b'{"type":"auth","token":"t","client_version":"0.3.6"}',
+            (
+                b'{"type":"register_tunnel","request_id":"r","protocol":"http","subdomain":null,'
+                b'"local_addr":"a:1","health_check":{"kind":"http","interval_secs":5}}'
+            ),
+            f'{{"type":"tunnel_healthy","tunnel_id":"{RUSTUNNEL_ID}"}}'.encode(),
+            b'{"type":"ping","timestamp":18446744073709551615}',
+        ],
     ),
     "PROXY header": Target(
         proxy_protocol.parse,
@@ -140,7 +174,10 @@ def test_a_parser_returns_or_raises_its_error_and_nothing_else(
         target.parse(text)
 
 
-@pytest.mark.parametrize("name", ["frames", "PROXY header", "password hash", "ClientHello"])
+@pytest.mark.parametrize(
+    "name",
+    ["frames", "yamux", "rustunnel message", "PROXY header", "password hash", "ClientHello"],
+)
 def test_the_seeds_are_valid(name: str) -> None:
     for seed in TARGETS[name].seeds:
         TARGETS[name].parse(seed)

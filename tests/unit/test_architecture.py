@@ -33,6 +33,7 @@ WITHOUT_MIRROR = {
 }
 """Modules without a test module of their own, and why that is right."""
 FREE_STANDING_TESTS = {
+    "tests/unit/wire/yamux/test_interop.py": "all of yamux against an independent peer",
     "tests/unit/server/api/test_conformance.py": "the whole API against its own document",
     "tests/unit/agent/cli/test_unattended.py": "samples of the documentation",
 }

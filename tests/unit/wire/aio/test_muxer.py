@@ -12,7 +12,8 @@ from helpers.transport import (
     accepting,
     upgrading_server,
 )
-from moleport_wire.aio.muxer import LinkPort
+from helpers.yamux_pair import Side, frames_of
+from moleport_wire.aio.muxer import LinkPort, YamuxPort
 from moleport_wire.aio.websocket import connect
 from moleport_wire.errors import RemoteProtocolError
 from moleport_wire.hoody import frames
@@ -21,6 +22,7 @@ from moleport_wire.hoody.messages import StreamOpen
 from moleport_wire.hoody.mux import Mux
 from moleport_wire.hoody.streams import Stream
 from moleport_wire.hoody.window import ReceiveBudget
+from moleport_wire.yamux import frames as yamux
 
 ROOM = 64 * 1024
 MIB = 1024 * 1024
@@ -36,7 +38,7 @@ class Wire:
         self.buffered_bytes = 0
         self.limit = 0
         self.is_endless = False
-        self.port: LinkPort | None = None
+        self.port: LinkPort | YamuxPort | None = None
 
     def limit_buffer(self, limit_bytes: int) -> None:
         self.limit = limit_bytes
@@ -382,3 +384,85 @@ async def test_stalled_streams_do_not_delay_the_others() -> None:
         assert driver.mux._budget.held_bytes <= 20 * 256 * 1024
         driver.opened.result().close(1000, "")
         await kit.end()
+
+
+class YamuxSide(Side):
+    """Owns a yamux connection over a wire, and writes down what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[RemoteProtocolError] = []
+        self.losses: list[tuple[int | None, str]] = []
+        self.wire = Wire()
+        self.port = YamuxPort(self.wire, self, self.budget, room_bytes=ROOM)
+        self.wire.port = self.port
+        self.mux = self.port.mux
+
+    def yamux_failed(self, port: YamuxPort, error: RemoteProtocolError) -> None:
+        assert port is self.port
+        self.failures.append(error)
+
+    def yamux_lost(self, port: YamuxPort, close_code: int | None, reason: str) -> None:
+        assert port is self.port
+        self.losses.append((close_code, reason))
+
+
+async def test_a_yamux_stream_and_its_first_bytes_leave_in_one_message() -> None:
+    side = YamuxSide()
+    stream, _ = side.open(b"0123456789abcdef")
+    stream.write(b"GET / HTTP/1.1\r\n\r\n")
+    assert side.wire.sent == []
+
+    await Rig.tick()
+
+    assert [len(frames_of([message])) for message in side.wire.sent] == [2]
+
+
+async def test_yamux_bulk_waits_while_the_transport_is_full_and_answers_do_not() -> None:
+    side = YamuxSide()
+    stream, _ = side.open()
+    stream.write(bytes(3 * ROOM))
+    await Rig.tick()
+    sent = len(side.wire.sent)
+    assert side.wire.buffered_bytes < 2 * ROOM
+
+    side.port.message_received(yamux.serialize(yamux.PING, yamux.SYN, 0, 7))
+    await Rig.tick()
+
+    assert side.wire.sent[sent:] == [yamux.serialize(yamux.PING, yamux.ACK, 0, 7)]
+    while side.wire.buffered_bytes:
+        side.wire.drain()
+        await Rig.tick()
+    assert sum(frame.length for frame in frames_of(side.wire.sent) if frame.kind == 0) == 3 * ROOM
+
+
+async def test_a_broken_yamux_rule_is_reported_once_and_nothing_is_read_after_the_loss() -> None:
+    side = YamuxSide()
+    _, reader = side.open()
+
+    side.port.message_received(yamux.serialize(9, 0, 0))
+    side.port.transport_lost(None, "aborted")
+    side.port.transport_lost(None, "again")
+    side.port.message_received(yamux.serialize(yamux.DATA, 0, 1, body=b"late"))
+
+    assert [error.code for error in side.failures] == [yamux.GoAwayCode.PROTOCOL_ERROR]
+    assert side.losses == [(None, "aborted")]
+    assert reader.data == b""
+
+
+async def test_a_detached_yamux_connection_writes_no_more() -> None:
+    side = YamuxSide()
+    side.open()
+
+    side.port.detach()
+    await Rig.tick()
+
+    assert side.wire.sent == []
+
+
+async def test_many_yamux_frames_in_one_tick_are_written_early() -> None:
+    side = YamuxSide()
+    for _ in range(100):
+        side.open()
+
+    assert len(side.wire.sent) == 3
