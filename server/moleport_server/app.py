@@ -379,6 +379,7 @@ class _Server:
             replay=Replayer(edge, ids.connections.next()),
             clock=clock,
             facts=facts,
+            audit=audit,
             cors_origins=settings.api.cors_origins,
             tokens_are_admin=settings.api.tokens_are_admin,
             observe=partial(_count_call, api_metrics),

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from helpers.captures import make_capture, make_tunnel
 from helpers.clock import FakeClock
+from moleport_server.access.audit import AuditLog
 from moleport_server.access.authentication import Authenticator
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.api.application import make_app
@@ -132,6 +133,7 @@ class ApiWorld:
             captures=self.captures,
             capture_store=self.capture_store,
             replay=self.replayer,
+            audit=AuditLog(None, self.clock),
             clock=self.clock,
             facts=FACTS,
             observe=lambda route, status, _seconds: self.calls.append((route.operation, status)),

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from aiohttp import web
 from aiohttp.typedefs import Handler as WebHandler
 
+from moleport_server.access.audit import AuditLog
 from moleport_server.api.authentication import Gate
 from moleport_server.api.dispatch import LARGEST_BODY_BYTES, Observer, bind
 from moleport_server.api.docs import DocsRoutes
@@ -48,6 +49,7 @@ def make_app(
     replay: ReplayPort,
     clock: Clock,
     facts: ServerFacts,
+    audit: AuditLog,
     cors_origins: Collection[str] = (),
     tokens_are_admin: bool = False,
     observe: Observer | None = None,
@@ -64,6 +66,7 @@ def make_app(
         replay: sends a captured request again.
         clock: for records.
         facts: what `GET /api/server` and the region tell.
+        audit: is told of tokens that are made and deleted.
         cors_origins: origins of web pages that may call the API; none by default.
         tokens_are_admin: whether each token may do what the admin may, as in the seed.
         observe: is told of each call, for metrics.
@@ -78,7 +81,12 @@ def make_app(
         TunnelRoutes(registry=registry, region_id=region_id),
         RequestRoutes(registry=registry, captures=captures, store=capture_store, replay=replay),
         TokenRoutes(
-            store=store, registry=registry, authenticator=authenticator, clock=clock, new_id=new_id
+            store=store,
+            registry=registry,
+            authenticator=authenticator,
+            clock=clock,
+            audit=audit,
+            new_id=new_id,
         ),
         HistoryRoutes(store=store, clock=clock, region_id=region_id),
         SessionRoutes(registry=registry),

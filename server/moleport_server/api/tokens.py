@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from moleport_server.access.audit import AuditLog
 from moleport_server.api.ports import Authenticator, Registry, StateReader
 from moleport_server.api.routing import Access, Call, NoQuery, Reply, Route
 from moleport_server.api.shapes import CreatedTokenView, TokenRequest, TokenView
@@ -53,12 +54,14 @@ class TokenRoutes:
         registry: Registry,
         authenticator: Authenticator,
         clock: Clock,
+        audit: AuditLog,
         new_id: Callable[[], UUID],
     ) -> None:
         self._store = store
         self._registry = registry
         self._authenticator = authenticator
         self._clock = clock
+        self._audit = audit
         self._new_id = new_id
 
     def routes(self) -> tuple[Route, ...]:
@@ -129,6 +132,9 @@ class TokenRoutes:
         digest = hashlib.sha256(secret.encode()).hexdigest()
         credential = Credential(token_id=token_id, revision=1, sha256=digest)
         await self._store.create_token(token, credential)
+        self._audit.token_created(
+            token_id=token_id, label=wanted.label, admin=call.principal.is_admin
+        )
         return CreatedTokenView(id=token_id, label=wanted.label, token=secret)
 
     async def _delete(self, call: Call[NoQuery, None]) -> None:
@@ -136,6 +142,7 @@ class TokenRoutes:
         if not await self._store.delete_token(token_id):
             raise NotFoundError("token not found")
         self._authenticator.forget(token_id)
+        self._audit.token_deleted(token_id=token_id, admin=call.principal.is_admin)
         await self._registry.close_token(token_id, "token deleted")
 
     def _view(self, row: TokenRow) -> TokenView:
