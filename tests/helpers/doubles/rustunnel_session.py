@@ -442,6 +442,10 @@ class Session:
                 yamux.send(2, 2, 0, 77)
             case "even-stream":
                 yamux.send(0, 1, 2, 0)
+            case "even-flood":
+                for number in range(20_000):
+                    yamux.send(0, 1, 4_000 + 2 * number, 16_384)
+                    yamux.emit(bytes(16_384))
             case "odd-stream":
                 yamux.send(0, 1, 4_001, 0)
             case "unknown-stream":
