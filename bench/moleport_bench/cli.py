@@ -223,11 +223,8 @@ def _interrupt(_number: int, _frame: object) -> None:
 def _tell(cell: Cell, sample: Sample, *, done: int, of: int) -> None:
     """Print one line per cell."""
     what = sample.failed or "  ".join(_shown(cell.figure, sample))
-    console.print(
-        f"[{done}/{of}] {cell.figure.name} {cell.peer.name} round {cell.round}: {what}",
-        markup=False,
-        soft_wrap=True,
-    )
+    where = f"[{done}/{of}] {cell.figure.name} {cell.peer.name} round {cell.round}"
+    console.print(f"{where}, {sample.seconds:.0f} s: {what}", markup=False, soft_wrap=True)
 
 
 def _shown(figure: Figure, sample: Sample) -> Iterator[str]:

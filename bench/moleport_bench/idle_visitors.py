@@ -1,6 +1,7 @@
 """Visitors that hold connections: idle ones after an answer, ones that wait, and ones that stop reading."""
 
 import socket
+import time
 from contextlib import ExitStack
 from typing import Self
 
@@ -19,6 +20,8 @@ class IdleVisitors(ExitStack):
         super().__init__()
         self._address = address
         self.count = 0
+        self.seconds = 0.0
+        """How long `keep_alive` has taken."""
 
     def __enter__(self) -> Self:
         return self
@@ -30,6 +33,7 @@ class IdleVisitors(ExitStack):
             LoadError: one was refused or not answered.
         """
         head = self._address.head("/")
+        began = time.monotonic()
         for _ in range(count):
             connection = self._open(head)
             try:
@@ -38,6 +42,7 @@ class IdleVisitors(ExitStack):
                 raise LoadError(f"connection {self.count} got no answer: {error}") from None
             if b" 200 " not in answer[:20]:
                 raise LoadError(f"connection {self.count} was refused: {answer[:60]!r}")
+        self.seconds += time.monotonic() - began
 
     def wait_for(self, path: str, count: int) -> None:
         """Open so many that ask for something and wait.

@@ -13,6 +13,7 @@ from moleport_bench.page.numbers import median, ratio, write_number
 from moleport_bench.record import Record
 
 YARDSTICK, OURS = "nginx-1hop", "moleport-http"
+SHOWN_BESIDES = {"p50_ms", "p99_ms", "cpu_down", "cpu_up"}
 NOTABLE = 0.1
 """Differences below this are the machine's."""
 
@@ -24,7 +25,7 @@ def compare(now: Record, recorded: Record, figures: Iterable[Figure]) -> Table:
         table.add_column(heading, justify="left" if heading in {"figure", ""} else "right")
     for figure in figures:
         for column in figure.columns:
-            if column.better is not Better.NEITHER and column.key != "errors":
+            if column.plotted or column.key in SHOWN_BESIDES:
                 cells = row(now, recorded, figure, column)
                 if cells:
                     table.add_row(*cells)
@@ -38,7 +39,7 @@ def row(now: Record, recorded: Record, figure: Figure, column: Column) -> tuple[
     before = ratio(recorded, figure.name, (OURS, YARDSTICK), column.key)
     if None in values or current is None:
         return ()
-    name = f"{figure.name}: {column.heading}{f' [{column.unit}]' if column.unit else ''}"
+    name = f"{figure.name}: {column.heading}{f' ({column.unit})' if column.unit else ''}"
     numbers = (write_number(value) for value in values if value is not None)
     return (
         name,

@@ -37,6 +37,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     peer: str
     round: int
     values: Mapping[str, float] = {}
+    seconds: float = 0.0
+    """How long the measurement took, with start and end of the processes."""
     failed: str | None = None
     """Why there are no values."""
 

@@ -4,14 +4,13 @@ So the peers of one table are measured within the same minutes, and a machine th
 while is slow for all of them. A cell that fails is noted, and the next one follows.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from moleport_bench.deployment import Bench
 from moleport_bench.errors import BenchError
-from moleport_bench.figures.base import Effort, Figure
+from moleport_bench.figures.base import Effort, Figure, Values
 from moleport_bench.peers.base import Peer
 from moleport_bench.record import Sample
 
@@ -35,12 +34,22 @@ def schedule(figures: Iterable[Figure], peers: Sequence[Peer], rounds: int) -> I
 
 def measure(cell: Cell, bench: Bench, effort: Effort, *, run: str) -> Sample:
     """Measure one cell; trouble of the peer becomes part of the result."""
-    sample = Sample(run=run, figure=cell.figure.name, peer=cell.peer.name, round=cell.round)
+    began = time.monotonic()
+    values: Values = {}
+    failed = None
     try:
         values = cell.figure.measure(bench, cell.peer, effort)
     except (BenchError, OSError) as error:
-        return msgspec.structs.replace(sample, failed=str(error) or type(error).__name__)
-    return msgspec.structs.replace(sample, values=dict(values))
+        failed = str(error) or type(error).__name__
+    return Sample(
+        run=run,
+        figure=cell.figure.name,
+        peer=cell.peer.name,
+        round=cell.round,
+        values={name: float(f"{value:.5g}") for name, value in values.items()},
+        failed=failed,
+        seconds=round(time.monotonic() - began, 1),
+    )
 
 
 def run_all(

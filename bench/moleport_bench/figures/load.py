@@ -73,8 +73,9 @@ class LoadFigure:
             values |= {
                 "cpu": spent.both * each,
                 "server_cpu": spent.server * each,
-                "agent_cpu": spent.agent * each,
             }
+        if running.plan.agent is not None:
+            values["agent_cpu"] = spent.agent * each
         return values
 
 

@@ -60,7 +60,7 @@ def _compared(  # the columns of a goal, in the order in which the page shows th
     return Goal(
         figure=figure,
         subject=subject,
-        wanted=f"{sign} {write_number(limit)} × {other}",
+        wanted=f"{sign} {limit:g} × {other}",
         measured=_ratio(figure, ours, other, key),
         limit=limit,
         better=better,
@@ -75,7 +75,7 @@ def _absolute(
     return Goal(
         figure=figure,
         subject=subject,
-        wanted=f"≤ {write_number(limit)} {unit}".rstrip(),
+        wanted=f"≤ {limit:g} {unit}".rstrip(),
         measured=measured(figure, ours, key),
         limit=limit,
         better=Better.LOWER,

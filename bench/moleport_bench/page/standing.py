@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from moleport_bench.figures.base import Better, Column, Figure
 from moleport_bench.page.goals import OURS_HTTP, OURS_TCP
-from moleport_bench.page.numbers import median, write_number
+from moleport_bench.page.numbers import Middle, median, middle, write_number
 from moleport_bench.peers.base import Mode, Peer
 from moleport_bench.record import Record
 
@@ -54,11 +54,11 @@ def standing_lines(
 
 def _rows(record: Record, figure: Figure, column: Column, peers: Sequence[Peer]) -> Iterator[str]:
     for ours, others, against in contests(peers):
-        mine = median(record, figure.name, ours, column.key)
+        mine = middle(record.of(figure.name, ours), column.key)
         found = [
             (value, peer.name)
             for peer in others
-            if (value := median(record, figure.name, peer.name, column.key)) is not None
+            if (value := middle(record.of(figure.name, peer.name), column.key)) is not None
         ]
         if mine is None or not found:
             continue
@@ -66,21 +66,23 @@ def _rows(record: Record, figure: Figure, column: Column, peers: Sequence[Peer])
         unit = f" {column.unit}" if column.unit not in {"", "1/s", "×"} else ""
         cells = (
             f"{figure.name}: {column.heading}",
-            f"{ours} {write_number(mine)}{unit}",
+            f"{ours} {write_number(mine.median)}{unit}",
             against,
-            f"{name} {write_number(best)}{unit}",
+            f"{name} {write_number(best.median)}{unit}",
             outcome(mine, best, column.better),
         )
         yield f"| {' | '.join(cells)} |"
 
 
-def outcome(ours: float, best: float, better: Better) -> str:
-    """Say who is ahead and by how much."""
-    if ours == best:
+def outcome(ours: Middle, best: Middle, better: Better) -> str:
+    """Say who is ahead and by how much; nobody where ranges overlap or medians are equal."""
+    if ours.median == best.median:
         return "level"
-    leads = ours > best if better is Better.HIGHER else ours < best
-    low, high = sorted((ours, best))
+    leads = (ours.median > best.median) is (better is Better.HIGHER)
+    low, high = sorted((ours.median, best.median))
     by = f" {high / low:.1f} ×" if low > 0 else ""
+    if ours.lowest <= best.highest and best.lowest <= ours.highest:
+        return f"level: ranges overlap, {'ahead' if leads else 'behind'}{by}"
     return f"moleport leads{by}" if leads else f"**behind{by}**"
 
 

@@ -21,7 +21,7 @@ class Mode(enum.Enum):
     """What a peer does with the bytes; compare within one mode first."""
 
     BASELINE = "no tunnel"
-    """Proxies on one machine, or nothing at all: what the machine can do."""
+    """Proxies that dial the service, or nothing at all: what the machine can do."""
     HTTP = "HTTP mode: routes requests by Host"
     TCP_ONE = "TCP mode, one connection carries all"
     TCP_EACH = "TCP mode, one connection each"

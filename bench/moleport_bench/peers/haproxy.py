@@ -66,9 +66,9 @@ class TwoHops:
     """Two processes in TCP mode with TLS between them."""
 
     name: str = "haproxy-2hop-tls"
-    mode: Mode = Mode.TCP_EACH
+    mode: Mode = Mode.BASELINE
     leg: str = "TLS"
-    how: str = "two processes in TCP mode, 2 threads each; not a tunnel: the public side dials"
+    how: str = "two processes in TCP mode with TLS between them: two hops without multiplexing"
     needs: Sequence[str] = ("haproxy",)
 
     def plan(self, lab: Lab) -> Plan:
