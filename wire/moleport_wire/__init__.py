@@ -1,5 +1,5 @@
 """What both ends of a tunnel must agree on: frames, messages, flow control, and a thin asyncio shell.
 
-`hoody` is the sans-I/O core (standard library only, no I/O, no clock); `aio` drives it over WebSocket
-transports. The byte-exact description is in `docs/reference/protocol.md`.
+`hoody`, `yamux` and `rustunnel` are the sans-I/O core (no I/O, no clock, no event loop); `aio` drives it over
+WebSocket transports. The byte-exact descriptions are `docs/reference/protocol.md` and `yamux.md`.
 """

@@ -1,5 +1,6 @@
 from collections import defaultdict
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,7 @@ from moleport_wire.yamux.frames import (
     MAX_BODY_BYTES,
     MAX_MESSAGE_BYTES,
     MAX_STREAM_ID,
+    MAX_WINDOW_BYTES,
     PING,
     RST,
     SYN,
@@ -30,6 +32,7 @@ from moleport_wire.yamux.mux import (
     MAX_STREAMS,
     MAX_UNACKNOWLEDGED,
     MAX_UNREAD_ANSWERS,
+    MAX_WAITING,
     QUANTUM_BYTES,
     Mux,
 )
@@ -47,6 +50,23 @@ def pongs(side: Side) -> list[Frame]:
 def test_our_limits_are_below_those_of_the_stock_client() -> None:
     assert MAX_STREAMS < CLIENT_LIMIT
     assert MAX_UNACKNOWLEDGED < CLIENT_BACKLOG
+
+
+def test_the_reference_page_tells_our_limits() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "reference" / "yamux.md").read_text()
+    told = [row.split("|")[2].strip() for row in page.split("## Bounds")[1].splitlines()[4:13]]
+
+    assert told == [
+        f"{MAX_STREAMS}",
+        f"{MAX_UNACKNOWLEDGED}",
+        f"{MAX_WAITING:,}",
+        f"{WINDOW:,} bytes",
+        f"up to {MAX_WINDOW_BYTES:,} bytes",
+        f"{MAX_BODY_BYTES:,} bytes",
+        f"{MAX_MESSAGE_BYTES:,} bytes",
+        f"{MAX_UNREAD_ANSWERS}",
+        f"{QUANTUM_BYTES:,} bytes",
+    ]
 
 
 @pytest.mark.parametrize(
