@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from moleport_server.access.addresses import is_inside
+from moleport_server.access.descriptors import DescriptorBudget
 from moleport_server.config.values import Endpoint
 from moleport_server.edge.plain_listener import ProxyPreamble, listen
 from moleport_server.edge.resets import stream_error_reason
@@ -42,13 +43,18 @@ class TcpEdge:
         max_connections: int,
         connections_per_tunnel: int,
         preamble: ProxyPreamble | None,
+        descriptors: DescriptorBudget,
     ) -> None:
         self._host = host
+        self._descriptors = descriptors
         self._preamble = preamble
         self._servers: dict[int, asyncio.AbstractServer] = {}
         self._connections: dict[Tunnel, set[TcpConnection]] = {}
         self.buffer = ReadBuffer()
         self.metrics = metrics
+        # Looking a child up costs as much as a connection's other bookkeeping.
+        self._accepted = metrics.connections.labels("tcp", "accepted")
+        self._durations = metrics.connection_duration.labels("tcp")
         self.monotonic = clock.monotonic
         self.max_connections = max_connections
         self.connections_per_tunnel = connections_per_tunnel
@@ -108,6 +114,7 @@ class TcpEdge:
             self.connection_count >= self.max_connections
             or len(of_tunnel) >= self.connections_per_tunnel
             or self.is_draining
+            or not self._descriptors.take()
         ):
             if not of_tunnel:
                 del self._connections[connection.tunnel]
@@ -116,7 +123,7 @@ class TcpEdge:
         of_tunnel.add(connection)
         self.connection_count += 1
         connection.tunnel.active += 1
-        self.metrics.connections.labels("tcp", "accepted").inc()
+        self._accepted.inc()
         return True
 
     def closed(self, connection: TcpConnection, seconds: float) -> None:
@@ -129,8 +136,9 @@ class TcpEdge:
         if not of_tunnel:
             del self._connections[tunnel]
         self.connection_count -= 1
+        self._descriptors.give_back()
         tunnel.active -= 1
-        self.metrics.connection_duration.labels("tcp").observe(seconds)
+        self._durations.observe(seconds)
         session = tunnel.session
         if session is not None:
             session.upstream.report(tunnel, b"TCP", b"", 0, seconds, connection.peer)
