@@ -135,11 +135,11 @@ def _run(record: Record, run: Run) -> Iterator[str]:
     yield f"{figures}; {len(samples)} measurements in {run.seconds / 60:.0f} min."
     yield ""
     yield f"* Command: `{run.command}`"
-    yield f"* Machine: {'; '.join(f'{name} {value}' for name, value in run.machine.items())}"
-    yield f"* Versions: {', '.join(f'{name} {value}' for name, value in run.versions.items())}"
+    yield f"* Machine: {'; '.join(f'{name} {value}' for name, value in sorted(run.machine.items()))}"
+    yield f"* Versions: {', '.join(f'{name} {value}' for name, value in sorted(run.versions.items()))}"
     if run.missing:
         reasons: dict[str, list[str]] = {}
-        for peer, reason in run.missing.items():
+        for peer, reason in sorted(run.missing.items()):
             reasons.setdefault(reason, []).append(peer)
         absent = "; ".join(f"{', '.join(peers)} ({reason})" for reason, peers in reasons.items())
         yield f"* Not there, so not measured: {absent}"

@@ -1,4 +1,5 @@
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -6,10 +7,11 @@ from moleport_bench.ports import Ports, is_free
 
 
 @pytest.fixture
-def taken() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        yield port  # type: ignore[misc]  # the fixture's function is a generator
+def taken() -> Iterator[int]:
+    # Below the ports of outgoing connections, which would come and go around it.
+    port = Ports(26_000, 31_000).block(4)
+    with socket.create_server(("127.0.0.1", port)):
+        yield port
 
 
 def test_a_port_with_a_listener_is_not_free(taken: int) -> None:
@@ -25,7 +27,7 @@ def test_no_port_is_given_twice() -> None:
 
 
 def test_a_block_skips_what_is_taken(taken: int) -> None:
-    ports = Ports(taken - 2, taken + 200)
+    ports = Ports(taken, taken + 200)
 
     first = ports.block(3)
 
