@@ -46,6 +46,7 @@ class IdleUpstream:
     """An agent with two open streams, which nothing is asked of."""
 
     open_streams = 2
+    is_crowded = False
     buffered_bytes = 0
 
     def open_stream(self, tunnel: Tunnel, receiver: StreamReceiver, peer: str) -> ByteStream:

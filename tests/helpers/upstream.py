@@ -158,6 +158,7 @@ class ScriptedUpstream:
     respond: Respond = lambda _: answer()
     """Called with each complete request; None: the test answers through the stream."""
     streams: list[ScriptedStream] = field(default_factory=list)
+    is_crowded: bool = False
     refusal: Exception | None = None
     """What `open_stream` raises."""
     alive: bool = True

@@ -456,7 +456,11 @@ class StreamPool:
         return idle.pop()
 
     def put(self, connection: UpstreamConnection) -> None:
-        """Keep a stream for the next request."""
+        """Keep a stream for the next request, unless others wait for its end."""
+        session = connection.tunnel.session
+        if session is not None and session.upstream.is_crowded:
+            connection.abandon("others wait for a stream")
+            return
         idle = self._idle.get(connection.tunnel)
         if idle is None:
             idle = self._idle[connection.tunnel] = deque()

@@ -149,7 +149,8 @@ class Registry:
         self.on_agent_returned: Callable[[Tunnel], None] = lambda _: None
         """Called when a tunnel has a session again, before its hold ends."""
         self.on_agent_left: Callable[[Tunnel], None] = lambda _: None
-        """Called when a tunnel loses its session; the edge forgets its pooled streams."""
+        """Called when a tunnel loses its session, or when that is short of streams; the edge forgets
+        the idle ones."""
         self.on_tunnel_closed: Callable[[Tunnel], None] = lambda _: None
         """Called when a tunnel was released for good."""
         self.observer: RegistryObserver = Unobserved()

@@ -62,6 +62,11 @@ class Upstream(Protocol):
         ...
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether streams wait for the end of others: idle ones are to be given up."""
+        ...
+
+    @property
     def buffered_bytes(self) -> int:
         """Bytes that wait to be written to the agent."""
         ...

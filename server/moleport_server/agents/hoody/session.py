@@ -242,6 +242,11 @@ class HoodySession(ABC):
         return self._mux.open_streams
 
     @property
+    def is_crowded(self) -> bool:
+        """Never: streams above the cap are refused."""
+        return False
+
+    @property
     def buffered_bytes(self) -> int:
         """Bytes that wait to be written to the agent."""
         return sum(port.transport.buffered_bytes for port in self._ports)

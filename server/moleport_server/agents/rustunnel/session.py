@@ -255,6 +255,11 @@ class RustunnelSession:
         return 0 if self._data is None else self._data.mux.open_streams
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether streams wait for a place."""
+        return self._data is not None and bool(self._data.mux.waiting_streams)
+
+    @property
     def buffered_bytes(self) -> int:
         """Bytes that wait to be written to the client."""
         data = 0 if self._data is None else self._data.transport.buffered_bytes
@@ -272,7 +277,7 @@ class RustunnelSession:
             conn_id=conn_id, client_addr=peer or UNKNOWN_VISITOR, protocol=tunnel.protocol.value
         )
         try:
-            return data.mux.open(receiver, conn_id.bytes, partial(self._send, announcement))
+            stream = data.mux.open(receiver, conn_id.bytes, partial(self._send, announcement))
         except StreamBusy as error:
             raise UpstreamBusy("too many streams in this session") from error
         except TransportLost as error:
@@ -281,6 +286,11 @@ class RustunnelSession:
             # All ids are used; the client attaches again, with fresh ones.
             self._loop.call_soon(self._lose_data, data, error.reason)
             raise UpstreamBusy("the session is being renewed") from error
+        if stream.is_waiting:
+            # Idle streams of another tunnel of this client could keep the place for a minute.
+            for other in self.record.tunnels.values():
+                self._shared.registry.on_agent_left(other)
+        return stream
 
     def report(
         self, tunnel: Tunnel, method: bytes, target: bytes, status: int, seconds: float, peer: str

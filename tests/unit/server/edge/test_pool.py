@@ -29,6 +29,17 @@ async def test_a_request_with_a_body_leaves_its_stream_usable() -> None:
         assert await served(rig) == 1
 
 
+async def test_a_stream_is_not_kept_while_others_wait_for_its_end() -> None:
+    async with edge_rig() as rig:
+        rig.upstream.is_crowded = True
+        assert await served(rig) == 1
+
+        assert rig.edge.pool.idle_count == 0
+        assert rig.upstream.streams[0].reset_code == Code.CANCEL
+        rig.upstream.is_crowded = False
+        assert [await served(rig) for _ in range(2)] == [2, 2]
+
+
 @pytest.mark.parametrize(
     "raw",
     [
