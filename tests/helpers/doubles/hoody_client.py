@@ -111,6 +111,7 @@ class Client:
             self._local_tcp = options.pull[1:]
         self._session: Session
         self._closing = False
+        self._is_resuming = False
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def _make_door(self) -> Door:
@@ -199,8 +200,8 @@ class Client:
         session = self._session
         await session.ended.wait()
         say("session_lost", session_id=session.session_id)
-        if self._session is not session:
-            return  # a command took it up again
+        if self._is_resuming or self._session is not session:
+            return  # a command takes it up again
         if options.keep_alive and not self._closing:
             await self._keep_alive()
         elif self._closing or self._generation is Generation.NEW:
@@ -248,6 +249,13 @@ class Client:
         self._end(1)
 
     async def _resume(self) -> str:
+        self._is_resuming = True
+        try:
+            return await self._resume_once()
+        finally:
+            self._is_resuming = False
+
+    async def _resume_once(self) -> str:
         old_id, old_binds = self._session.session_id, self._session.binds.held
         session = self._new_session(
             1 if self._generation is Generation.NEW else self._options.sockets

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from helpers.doubles.events import say
+from helpers.doubles.hoody_credit import GateClosed
 from helpers.doubles.hoody_frames import MAX_PAYLOAD_BYTES, Frame, Type, json_frame
 from helpers.doubles.hoody_local import Body, Connection, Head, LocalFailed, Service
 from helpers.doubles.hoody_mischief import Response
@@ -131,6 +132,8 @@ class Exchange(_Stream):
                 uploading.cancel()
         except* (LocalFailed, OSError):
             self._fail()
+        except* GateClosed:
+            self._session.finished(self._id)
         finally:
             self._service.release(self._connection)
 
@@ -259,6 +262,8 @@ class Upgrade(_Stream):
             if self._id in self._session.streams:
                 reason = str(error) if "too large" in str(error) else "local connect failed"
                 self._session.refuse(self._id, reason)
+        except GateClosed:
+            self._session.finished(self._id)
         finally:
             self._service.release(self._connection)
 

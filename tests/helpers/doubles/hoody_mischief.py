@@ -80,7 +80,7 @@ class Response:
         """Do what goes wrong once the head is out."""
         match self._kind:
             case "reset-in-body":
-                session.send_on_stream(Frame(Type.DATA, stream_id, b"a part"))
+                session.send_on_stream(Frame(Type.DATA, stream_id, b"half"))
                 session.send_on_stream(reset(stream_id, 6, "half way"))
             case "vanish-in-body":
                 session.sockets.flush()

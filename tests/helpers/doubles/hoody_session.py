@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from helpers.doubles.crew import Crew
 from helpers.doubles.events import say
 from helpers.doubles.hoody_binds import Binds
-from helpers.doubles.hoody_credit import Gate
+from helpers.doubles.hoody_credit import Gate, GateClosed
 from helpers.doubles.hoody_frames import (
     MAX_PAYLOAD_BYTES,
     V1,
@@ -112,7 +112,7 @@ class Session:
         self._gates: dict[int, Gate] = {}
         self._session_gate = Gate(DEFAULT_SESSION_WINDOW)
         self._stream_window = DEFAULT_STREAM_WINDOW
-        self._highest_id = 0
+        self._highest_ids: dict[int, int] = {}
         self._hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._joined: dict[int, asyncio.Future[None]] = {}
         self._goaway: dict[str, Any] | None = None
@@ -241,10 +241,18 @@ class Session:
         return index
 
     async def send_data(self, stream_id: int, data: bytes) -> None:
-        """Send at most one frame of data, once both windows have room for all of it."""
+        """Send at most one frame of data, once both windows have room for all of it.
+
+        Raises:
+            GateClosed: The kit reset the stream, or the session is gone.
+        """
         await self._session_gate.take(len(data))
         gate = self._gates.setdefault(stream_id, Gate(self._stream_window))
-        await gate.take(len(data))
+        try:
+            await gate.take(len(data))
+        except GateClosed:
+            self._session_gate.give(len(data))
+            raise
         index = self._socket_of(stream_id)
         self.sockets.send(Frame(Type.DATA, stream_id, data), index)
         await self.sockets.links[index].drain()
@@ -268,10 +276,14 @@ class Session:
     def finished(self, stream_id: int) -> None:
         """Forget a stream; later data only gives credit back to the session."""
         self.streams.pop(stream_id, None)
-        self._gates.pop(stream_id, None)
+        self._close_gate(stream_id)
         self._closed[stream_id] = None
         if len(self._closed) > TOMBSTONES:
             self._closed.popitem(last=False)
+
+    def _close_gate(self, stream_id: int) -> None:
+        if (gate := self._gates.pop(stream_id, None)) is not None:
+            gate.close()
 
     @property
     def last_closed(self) -> int:
@@ -335,9 +347,10 @@ class Session:
     def _receive_open(self, frame: Frame, index: int) -> None:
         stream_id = frame.stream_id
         self.counts.streams += 1
-        if stream_id == 0 or stream_id <= self._highest_id:
-            say("violation", text=f"stream {stream_id} after {self._highest_id}")
-        self._highest_id = max(self._highest_id, stream_id)
+        # Ids rise as they are given; on two sockets they may still overtake each other.
+        if stream_id <= self._highest_ids.get(index, 0):
+            say("violation", text=f"stream {stream_id} after {self._highest_ids.get(index, 0)}")
+        self._highest_ids[index] = stream_id
         if not self._forwards and self.generation is Generation.OLD:
             # Nobody listens yet; the visitor waits for ever.
             self.counts.lost_streams += 1
@@ -372,6 +385,8 @@ class Session:
         say("reset", stream=frame.stream_id, code=struct.unpack_from(">H", frame.payload)[0])
         if handler is not None:
             handler.reset()
+        if (gate := self._gates.get(frame.stream_id)) is not None:
+            gate.close()
         if self.late_frames:
             for late in late_frames(frame.stream_id):
                 self.sockets.send(late)
@@ -408,6 +423,8 @@ class Session:
         if not self._hello.done():
             self._hello.set_exception(self._refusal(link))
         self.binds.fail("CLOSED", "the session is gone")
+        for gate in (self._session_gate, *self._gates.values()):
+            gate.close()
         if self.generation is Generation.NEW:
             self.sockets.close()
             for handler in list(self.streams.values()):

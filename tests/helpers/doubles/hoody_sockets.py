@@ -56,6 +56,7 @@ class Sockets:
         """Hand over each frame of one socket until it ends; bad messages are thrown away."""
         link = self.links[index]
         while (message := await link.receive()) is not None:
+            await self._reading.wait()
             if not isinstance(message, Message) or not message.is_binary:
                 continue
             try:
@@ -66,7 +67,6 @@ class Sockets:
                 continue
             for frame in frames:
                 receive(frame, index)
-            await self._reading.wait()
         return link
 
     def freeze(self) -> None:

@@ -5,6 +5,7 @@ from collections import deque
 from contextlib import suppress
 
 from helpers.doubles.events import say
+from helpers.doubles.hoody_credit import GateClosed
 from helpers.doubles.hoody_frames import MAX_PAYLOAD_BYTES, Frame, Type
 from helpers.doubles.hoody_session import Generation, Session
 
@@ -82,7 +83,12 @@ class TcpStream:
             while not self._up:
                 self._up_changed.clear()
                 await self._up_changed.wait()
-            await self._session.send_data(self._id, self._up[0])
+            try:
+                await self._session.send_data(self._id, self._up[0])
+            except GateClosed:
+                self._up.clear()
+                self._up_changed.set()
+                return
             self._up.popleft()
             self._up_changed.set()
 
