@@ -40,8 +40,9 @@ from moleport_wire.yamux.frames import (
 )
 from moleport_wire.yamux.streams import Stream
 
-MAX_STREAMS: Final = 400
-"""Streams open at once; the stock client ends the connection above 512, streams it lingers on included."""
+MAX_STREAMS: Final = 256
+"""Streams open at once: half of what the stock client holds, because all that were open a moment ago may
+still linger there. With 400, repeated bursts of aborts now and then ended a connection of its library."""
 MAX_UNACKNOWLEDGED: Final = 240
 """Streams that the peer said nothing about yet; the stock client's library stops at 256."""
 MAX_WAITING: Final = 1024

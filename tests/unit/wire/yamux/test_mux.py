@@ -48,7 +48,7 @@ def pongs(side: Side) -> list[Frame]:
 
 
 def test_our_limits_are_below_those_of_the_stock_client() -> None:
-    assert MAX_STREAMS < CLIENT_LIMIT
+    assert 2 * MAX_STREAMS <= CLIENT_LIMIT
     assert MAX_UNACKNOWLEDGED < CLIENT_BACKLOG
 
 
@@ -584,6 +584,24 @@ def test_a_receiver_that_opens_another_stream_at_the_end_is_told() -> None:
     side.mux.close(Code.STREAM_CLOSED, "gone")
 
     assert told == ["the data channel is gone"]
+
+
+def test_the_end_of_one_stream_may_end_another() -> None:
+    side = Side()
+    first, _ = side.open()
+    second, second_reader = side.open()
+
+    class Linked(Reader):
+        def stream_reset(self, code: int, reason: str) -> None:
+            super().stream_reset(code, reason)
+            second.reset(Code.CANCEL)
+
+    first.receiver = Linked()
+    side.mux.close(Code.STREAM_CLOSED, "over")
+
+    assert first.receiver.resets == [(Code.STREAM_CLOSED, "over")]
+    assert second_reader.resets == []
+    assert side.budget.committed_bytes == 0
 
 
 def test_room_is_what_the_port_says() -> None:
