@@ -27,6 +27,7 @@ from moleport_server.access.admin_token import AdminToken
 from moleport_server.access.admission import PreAuthGate
 from moleport_server.access.audit import AuditLog
 from moleport_server.access.authentication import Authenticator
+from moleport_server.access.descriptors import DescriptorBudget, raise_limit
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.access.visitors import VisitorGate
 from moleport_server.agents.flow import SWEEP_SECONDS, FlowWatch
@@ -36,7 +37,7 @@ from moleport_server.agents.hoody.session import SessionSettings, StockSettings
 from moleport_server.agents.rustunnel.door import make_doors
 from moleport_server.agents.rustunnel.sessions import RustunnelSessions, RustunnelSettings
 from moleport_server.api.application import EVENT_STREAMS, make_app
-from moleport_server.api.ports import Region, ServerFacts
+from moleport_server.api.ports import HoodyFacts, Region, ServerFacts
 from moleport_server.api.routing import EVENT_STREAM, Route
 from moleport_server.capture.record import CaptureIds
 from moleport_server.capture.ring import CaptureLimits, CaptureLog
@@ -79,6 +80,7 @@ from moleport_server.registry.registry import Registry, RegistrySettings
 from moleport_server.store.captures import SqliteCaptureStore
 from moleport_server.store.directory import DataDirectory
 from moleport_server.store.sqlite import SqliteStateStore
+from moleport_server.vitals import read_vitals
 from moleport_wire.aio.collection import settle
 from moleport_wire.aio.tasks import TaskOwner
 from moleport_wire.hoody.window import ReceiveBudget
@@ -90,7 +92,6 @@ REVALIDATE_SECONDS: Final = 10.0
 FLUSH_SECONDS: Final = 10.0
 EDGE_HANDSHAKES_PER_ADDRESS: Final = 1024
 """Handshakes under way: many visitors share one address behind carriers and offices."""
-EDGE_HANDSHAKES: Final = 4096
 
 
 def run(settings: ServerSettings, *, banner: Callable[[], None] | None = None) -> int:
@@ -159,6 +160,7 @@ class _Server:
         clock = SystemClock()
         limits, flow, hold = settings.limits, settings.flow, settings.hold
 
+        descriptors = DescriptorBudget(raise_limit(), wished=limits.descriptors)
         directory = stack.enter_context(DataDirectory(settings.server.data_dir))
         store = await SqliteStateStore.open(directory.state_path)
         stack.push_async_callback(store.aclose)
@@ -215,6 +217,7 @@ class _Server:
             max_connections=limits.edge_connections,
             connections_per_tunnel=limits.connections_per_tunnel,
             preamble=preamble_of("tcp"),
+            descriptors=descriptors,
         )
         tunnel_listeners = self.tunnel_listeners = TunnelListeners(tcp)
         ports = settings.listen.tcp_ports
@@ -328,6 +331,7 @@ class _Server:
             tasks=tasks,
             clock=clock,
             request_id_prefix=f"{secrets.token_hex(6)}-",
+            descriptors=descriptors,
         )
         tunnel_listeners.edge = edge
         edge.start()
@@ -347,7 +351,8 @@ class _Server:
 
         pre_auth = PreAuthGate(
             per_address=limits.connections_per_address_before_auth,
-            in_all=limits.connections_before_auth,
+            # Strangers must not take what visitors need.
+            in_all=min(limits.connections_before_auth, max(1, descriptors.limit // 4)),
         )
         pre_auth.observe_refusal = edge_metrics.rate_limited.labels("before_auth").inc
         prometheus.register(
@@ -379,6 +384,14 @@ class _Server:
             replay=Replayer(edge, ids.connections.next()),
             clock=clock,
             facts=facts,
+            hoody=HoodyFacts(
+                started_at=clock.now(),
+                session_streams=limits.streams_per_session,
+                stock_streams=settings.hoody.max_streams,
+                free_descriptors=lambda: descriptors.available,
+                vitals=read_vitals,
+            ),
+            trusted=settings.hoody.trusted,
             audit=audit,
             cors_origins=settings.api.cors_origins,
             tokens_are_admin=settings.api.tokens_are_admin,
@@ -391,6 +404,11 @@ class _Server:
         assert rest_server is not None  # noqa: S101 - set up above
         doors: dict[str, Door] = {CONNECT_PATH: HoodyDoor(agents), **make_doors(rustunnel)}
         front = Front(doors, rest_server, pre_auth, head_seconds=limits.first_frame_seconds)
+        descriptors.count_others = lambda: (
+            pre_auth.waiting
+            + len(rest_server.connections)
+            + sum(session.connections for session in registry.sessions.values())
+        )
         stack.callback(front.close)
 
         await registry.restore()
@@ -402,7 +420,12 @@ class _Server:
         )
         stack.push_async_callback(_final_flush, authenticator, journal)
 
-        await self._listen(stack, front, pre_auth, certificates, preamble_of, edge_metrics)
+        handshakes = PreAuthGate(
+            per_address=EDGE_HANDSHAKES_PER_ADDRESS, in_all=descriptors.handshakes
+        )
+        await self._listen(
+            stack, front, pre_auth, handshakes, certificates, preamble_of, edge_metrics
+        )
         health = web.AppRunner(
             make_health_app(prometheus, self.not_ready_because),
             access_log=None,
@@ -423,6 +446,7 @@ class _Server:
         stack: AsyncExitStack,
         front: Front,
         pre_auth: PreAuthGate,
+        handshakes: PreAuthGate,
         certificates: Mapping[str, CertificateStore],
         preamble_of: Callable[[str], ProxyPreamble | None],
         metrics: EdgeMetrics,
@@ -459,9 +483,6 @@ class _Server:
                     stack, endpoint, front.connection, preamble=preamble_of(name)
                 )
         if listen_settings.edge_https is not None and "edge" in certificates:
-            handshakes = PreAuthGate(
-                per_address=EDGE_HANDSHAKES_PER_ADDRESS, in_all=EDGE_HANDSHAKES
-            )
             await self._listen_tls(
                 stack, listen_settings.edge_https, certificates["edge"], https, handshakes,
                 "edge-https", preamble_of("edge_https"), metrics,

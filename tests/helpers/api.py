@@ -16,13 +16,14 @@ from moleport_server.access.audit import AuditLog
 from moleport_server.access.authentication import Authenticator
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.api.application import make_app
-from moleport_server.api.ports import Region, ServerFacts
+from moleport_server.api.ports import HoodyFacts, Region, ServerFacts, Vitals
 from moleport_server.capture.record import Capture, CaptureIds
 from moleport_server.capture.ring import CaptureLog
 from moleport_server.domain.token import ADMIN, Credential, Principal, Token
 from moleport_server.registry.events import EventLog
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.upstream import ByteStream
+from moleport_server.store.base import StoredSession
 from moleport_server.store.memory import MemoryCaptureStore, MemoryStateStore
 from moleport_wire.hoody.streams import StreamReceiver
 
@@ -76,6 +77,7 @@ class ListRegistry:
     def __init__(self, clock: FakeClock) -> None:
         self.sessions: dict[str, Session] = {}
         self.tunnels: dict[UUID, Tunnel] = {}
+        self.parked: dict[str, StoredSession] = {}
         self.events = EventLog(clock.now)
         self.closed: list[tuple[str, str, str | float]] = []
 
@@ -85,6 +87,10 @@ class ListRegistry:
 
     async def close_session(self, session: Session, reason: str, *, drain_seconds: float) -> None:
         self.closed.append(("session", session.id, drain_seconds))
+
+    def release_parked(self, session_id: str, reason: str) -> bool:
+        self.closed.append(("parked", session_id, reason))
+        return self.parked.pop(session_id, None) is not None
 
     async def close_token(self, token_id: str, reason: str) -> None:
         self.closed.append(("token", token_id, reason))
@@ -137,6 +143,15 @@ class ApiWorld:
             audit=AuditLog(None, self.clock),
             clock=self.clock,
             facts=FACTS,
+            hoody=HoodyFacts(
+                started_at=self.clock.now(),
+                session_streams=10_000,
+                stock_streams=1024,
+                free_descriptors=lambda: 450,
+                vitals=lambda: Vitals(
+                    pid=12345, heap_bytes=15_728_640, resident_bytes=41_943_040, descriptors=128
+                ),
+            ),
             observe=lambda route, status, _seconds: self.calls.append((route.operation, status)),
             **self.options,
         )

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from helpers.clock import FakeClock
 from helpers.upstream import ScriptedUpstream
 from helpers.visitor import Visitor
+from moleport_server.access.descriptors import DescriptorBudget
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.access.visitors import VisitorGate
 from moleport_server.capture.record import CaptureIds
@@ -244,6 +245,7 @@ async def edge_rig(
                 tasks=base.tasks,
                 clock=clock,
                 request_id_prefix="r-",
+                descriptors=DescriptorBudget(1 << 20),
             )
             server = await listen(
                 bind_listener(Endpoint("127.0.0.1", 0)),

@@ -92,20 +92,22 @@ class Site:
         )
         return self._own(running)
 
-    async def start_server(self, *flags: str) -> Server:
+    async def start_server(self, *flags: str, program: Path | None = None) -> Server:
         """Start the server and wait until it is ready; `flags` are `section.key=value`."""
-        server = await self.launch_server(*flags)
+        server = await self.launch_server(*flags, program=program)
         await self.wait_ready()
         return server
 
-    async def launch_server(self, *flags: str, **environ: str) -> Server:
+    async def launch_server(
+        self, *flags: str, program: Path | None = None, **environ: str
+    ) -> Server:
         """Start the server without waiting."""
         options = [part for flag in flags for part in ("--set", flag)]
         self.server = self._own(
             await Server.start(
                 "the server",
                 (
-                    command("moleport-server"),
+                    program or command("moleport-server"),
                     *("dev", "--data-dir", self.data_dir, "--port-base", str(self.base)),
                     *options,
                 ),

@@ -53,6 +53,11 @@ class Visitor:
     ) -> None:
         self._writer.transport.abort()
 
+    async def aclose(self) -> None:
+        """Leave before the context ends."""
+        self._writer.transport.abort()
+        await self._writer.wait_closed()
+
     @property
     def address(self) -> str:
         host, port = self._writer.get_extra_info("sockname")

@@ -19,7 +19,8 @@ from moleport_server.api.dispatch import LARGEST_BODY_BYTES, Observer, bind
 from moleport_server.api.docs import DocsRoutes
 from moleport_server.api.events import EventRoutes, EventStreams
 from moleport_server.api.history import HistoryRoutes
-from moleport_server.api.ports import Authenticator, Registry, ServerFacts, StateReader
+from moleport_server.api.hoody import HoodyRoutes
+from moleport_server.api.ports import Authenticator, HoodyFacts, Registry, ServerFacts, StateReader
 from moleport_server.api.problems import error_response
 from moleport_server.api.requests import RequestRoutes
 from moleport_server.api.routing import Route
@@ -31,6 +32,7 @@ from moleport_server.api.tunnels import TunnelRoutes
 from moleport_server.capture.replay import ReplayPort
 from moleport_server.capture.ring import CaptureLog
 from moleport_server.clock import Clock
+from moleport_server.domain.tunnel import IPNetwork
 from moleport_server.store.base import CaptureStore
 
 ROUTES: Final = web.AppKey("routes", tuple[Route, ...])
@@ -49,6 +51,8 @@ def make_app(
     replay: ReplayPort,
     clock: Clock,
     facts: ServerFacts,
+    hoody: HoodyFacts,
+    trusted: tuple[IPNetwork, ...] = (),
     audit: AuditLog,
     cors_origins: Collection[str] = (),
     tokens_are_admin: bool = False,
@@ -66,13 +70,15 @@ def make_app(
         replay: sends a captured request again.
         clock: for records.
         facts: what `GET /api/server` and the region tell.
+        hoody: what the hoody-tunnel family tells.
+        trusted: addresses that need no token for calls of that family.
         audit: is told of tokens that are made and deleted.
         cors_origins: origins of web pages that may call the API; none by default.
         tokens_are_admin: whether each token may do what the admin may, as in the seed.
         observe: is told of each call, for metrics.
         new_id: makes random UUIDs, of tokens and for their secrets.
     """
-    gate = Gate(authenticator, tokens_are_admin=tokens_are_admin)
+    gate = Gate(authenticator, tokens_are_admin=tokens_are_admin, trusted=trusted)
     streams = EventStreams()
     region_id = facts.region.id
     docs = DocsRoutes(version=facts.version)
@@ -90,6 +96,7 @@ def make_app(
         ),
         HistoryRoutes(store=store, clock=clock, region_id=region_id),
         SessionRoutes(registry=registry),
+        HoodyRoutes(registry=registry, facts=hoody),
         EventRoutes(
             events=registry.events, gate=gate, streams=streams, run_id=secrets.token_hex(4)
         ),

@@ -61,10 +61,10 @@ def bind(route: Route, gate: Gate, observe: Observer) -> WebHandler:
 async def _answer(route: Route, gate: Gate, request: web.Request) -> web.StreamResponse:
     caller: Principal | None = None
     if route.access is not Access.PUBLIC:
-        caller = await gate.identify(request)
+        caller = await gate.identify(request, may_be_trusted=route.access is Access.GATEWAY)
         if route.access is Access.ADMIN and not caller.is_admin:
             raise Forbidden("admin token required")
-    query = _decode_query(request, route.query)
+    query = _decode_query(request, route.query, route.query_error)
     body = None if route.body is None else await _decode_body(request, route.body)
     answer = await route.handler(Call(request, caller, query, body))
     headers = None
@@ -79,17 +79,19 @@ async def _answer(route: Route, gate: Gate, request: web.Request) -> web.StreamR
     )
 
 
-def _decode_query(request: web.Request, shape: type[Any]) -> Any:
+def _decode_query(request: web.Request, shape: type[Any], problem: str | None) -> Any:
     fields = {field.encode_name for field in msgspec.structs.fields(shape)}
     given: dict[str, str] = {}
     for name, value in request.query.items():
         if name in given and name in fields:
-            raise InvalidRequest(f"Failed to deserialize query string: duplicate field `{name}`")
+            text = f"Failed to deserialize query string: duplicate field `{name}`"
+            raise InvalidRequest(problem or text)
         given[name] = value
     try:
         return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"Failed to deserialize query string: {error}") from error
+        text = f"Failed to deserialize query string: {error}"
+        raise InvalidRequest(problem or text) from error
 
 
 async def _decode_body(request: web.Request, shape: type[Any]) -> Any:

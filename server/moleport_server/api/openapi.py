@@ -65,7 +65,7 @@ def errors_of(route: Route) -> dict[int, list[str]]:
     if route.access is Access.ADMIN:
         rows.append((403, "admin token required"))
     if route.query is not NoQuery:
-        rows.append((400, "Failed to deserialize query string: …"))
+        rows.append((400, route.query_error or "Failed to deserialize query string: …"))
     if route.body is not None:
         rows += _BAD_BODY
     by_status: dict[int, list[str]] = {}
@@ -94,6 +94,8 @@ def _operation(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
         operation["requestBody"] = {"required": True, "content": content}
     if route.access is Access.PUBLIC:
         operation["security"] = []
+    elif route.access is Access.GATEWAY:
+        operation["description"] = "Callers from the addresses of `hoody.trusted` need no token."
     return operation
 
 

@@ -4,7 +4,7 @@ The composition root passes implementations to `application.make_app`. Every met
 errors of `moleport_server.errors`; `problems` says which status each becomes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -12,7 +12,7 @@ from uuid import UUID
 from moleport_server.domain.token import Principal
 from moleport_server.registry.events import EventLog
 from moleport_server.registry.live import Session, Tunnel
-from moleport_server.store.base import TokenStore, TunnelLogStore
+from moleport_server.store.base import StoredSession, TokenStore, TunnelLogStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,31 @@ class ServerFacts:
     """By name, units in the name; None is unlimited."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """What the process uses."""
+
+    pid: int
+    heap_bytes: int
+    resident_bytes: int
+    descriptors: int | None
+    """Open ones; None where the system does not tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoodyFacts:
+    """What the calls of the hoody-tunnel family tell beside live objects."""
+
+    started_at: float
+    """Unix seconds."""
+    session_streams: int
+    """Most streams of an agent."""
+    stock_streams: int
+    """Most streams of a stock client."""
+    free_descriptors: Callable[[], int]
+    vitals: Callable[[], Vitals]
+
+
 class StateReader(TokenStore, TunnelLogStore, Protocol):
     """The part of the state store that the API reads and writes."""
 
@@ -66,6 +91,11 @@ class Registry(Protocol):
         ...
 
     @property
+    def parked(self) -> Mapping[str, StoredSession]:
+        """Sessions that lost their connection and may be resumed, by id."""
+        ...
+
+    @property
     def events(self) -> EventLog:
         """What happens, for watchers."""
         ...
@@ -76,6 +106,10 @@ class Registry(Protocol):
 
     async def close_session(self, session: Session, reason: str, *, drain_seconds: float) -> None:
         """Begin to end a session; returns at once, open requests have `drain_seconds` to finish."""
+        ...
+
+    def release_parked(self, session_id: str, reason: str) -> bool:
+        """Release everything of a parked session; False if there is none."""
         ...
 
     async def close_token(self, token_id: str, reason: str) -> None:

@@ -31,6 +31,8 @@ class Access(Enum):
     """Anybody."""
     TOKEN = "token"  # noqa: S105 - the word, not a secret
     """Whoever shows a valid token; sees what it owns."""
+    GATEWAY = "gateway"
+    """Like TOKEN; callers from a trusted address need none and count as the admin."""
     ADMIN = "admin"
     """The admin only."""
 
@@ -96,6 +98,8 @@ class Route:
     """The tag under which the document lists it."""
     access: Access = Access.TOKEN
     query: type[Any] = NoQuery
+    query_error: str | None = None
+    """What to answer to a query that does not fit; None: what the decoder says."""
     body: type[Any] | None = None
     status: int = 200
     answer: Any = None

@@ -36,6 +36,9 @@ class LimitSettings:
     """Deadline of an agent's first message after the upgrade."""
     edge_connections: Count = 20_000
     """Connections of visitors, HTTP and TCP together. A TLS connection costs about 24 KiB."""
+    descriptors: CountOrZero = 0
+    """Connections of all kinds; above it visitors get 503 or a reset. 0: what the system lets the
+    process open, less a reserve, so that it never runs out of file descriptors."""
     head_bytes: Annotated[int, Meta(ge=1024, le=MIB)] = 65_536
     """Size of a request's or an answer's head; above it 431, or 502 for an answer."""
     header_fields: Annotated[int, Meta(ge=10, le=10_000)] = 200

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Final, cast
 
+from moleport_server.access.descriptors import DescriptorBudget
 from moleport_server.access.visitors import Decision
 from moleport_server.capture.masking import mask_target
 from moleport_server.edge.connection import EdgeConnection
@@ -21,6 +22,7 @@ from moleport_server.edge.forwarding import (
     append_forwarded,
     without_named,
 )
+from moleport_server.edge.overload import BusyConnection, Overload
 from moleport_server.edge.pool import StreamPool
 from moleport_server.edge.refusals import Refusal
 from moleport_server.edge.resets import stream_error_reason
@@ -83,8 +85,11 @@ class HttpEdge:
         tasks: TaskOwner,
         clock: Clock,
         request_id_prefix: str,
+        descriptors: DescriptorBudget,
     ) -> None:
         self.settings = settings
+        self.descriptors = descriptors
+        self.overload = Overload()
         self.registry = registry
         self.gate = gate
         self.tasks = tasks
@@ -128,8 +133,16 @@ class HttpEdge:
         address: tuple[str, int] | None = None,
         is_tls: bool = False,
         tunnel: Tunnel | None = None,
-    ) -> SocketCallbacks:
-        """Make the protocol of one accepted connection; see `connection`."""
+    ) -> asyncio.Protocol | asyncio.BufferedProtocol:
+        """Make the protocol of one accepted connection; see `connection`.
+
+        Without room for it, one that says so.
+        """
+        if len(self.connections) >= self.settings.max_connections or not self.descriptors.available:
+            self._metrics.connections.labels(
+                "edge-https" if is_tls else "edge-http", "refused"
+            ).inc()
+            return BusyConnection(self.overload)
         return SocketCallbacks(self.connection(address=address, is_tls=is_tls, tunnel=tunnel))
 
     def connection(
@@ -303,7 +316,8 @@ class HttpEdge:
 
     def opened(self, connection: EdgeConnection) -> bool:
         """Register a connection; False when there are too many."""
-        if len(self.connections) >= self.settings.max_connections:
+        # Others may have come since its protocol was made.
+        if len(self.connections) >= self.settings.max_connections or not self.descriptors.take():
             self._metrics.connections.labels(f"edge-{connection.scheme.decode()}", "refused").inc()
             return False
         self.connections.add(connection)
@@ -314,6 +328,7 @@ class HttpEdge:
         """Forget a connection; idempotent."""
         if connection in self.connections:
             self.connections.discard(connection)
+            self.descriptors.give_back()
             self._durations.observe(self.monotonic() - connection.opened_at)
 
     def note_abandoned_hold(self, exchange: Exchange) -> None:
@@ -350,9 +365,11 @@ class HttpEdge:
             self._timer = None
         for connection in list(self.connections):
             connection.abort()
+        self.overload.close()
 
     def _sweep(self) -> None:
         now = self.now = self.monotonic()
+        self.descriptors.look()
         for connection in list(self.connections):
             if connection.deadline < now:
                 connection.deadline_passed()

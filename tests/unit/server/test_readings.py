@@ -4,6 +4,7 @@ from helpers.captures import make_tunnel
 from helpers.edge_rig import edge_rig, get
 from helpers.waiting import until
 from moleport_server.access.admission import PreAuthGate
+from moleport_server.access.descriptors import DescriptorBudget
 from moleport_server.agents.flow import FlowWatch
 from moleport_server.capture.record import CaptureIds
 from moleport_server.capture.writer import CaptureWriter, WriterSettings
@@ -29,6 +30,7 @@ async def test_every_gauge_reads_the_piece_that_knows_it() -> None:
             max_connections=1,
             connections_per_tunnel=1,
             preamble=None,
+            descriptors=DescriptorBudget(1 << 20),
         )
         readings = make_readings(
             registry=rig.registry,

@@ -86,6 +86,8 @@ def test_public_calls_need_no_token(world: ApiWorld, document: dict[str, Any]) -
         "/api/status",
         "/api/regions",
         "/api/v1/tunnel/connect",
+        "/api/v1/tunnel/health",
+        "/api/v1/tunnel/metrics",
         "/api/openapi.json",
         "/api/docs",
     }

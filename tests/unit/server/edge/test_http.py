@@ -39,18 +39,36 @@ async def test_a_tcp_tunnel_is_no_route() -> None:
 # Listener limits, deadlines, drain
 
 
-async def test_connections_above_the_limit_are_dropped() -> None:
+async def test_a_connection_above_the_limit_is_told_to_come_again() -> None:
     async with edge_rig(max_connections=1) as rig, rig.visitor() as first:
         first.send(get())
         await first.answer()
 
         async with rig.visitor() as second:
             second.send(get())
-            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-                await second.answer()
+            reply = await second.answer()
 
         first.send(get())
         assert (await first.answer()).status == 200
+
+    assert (reply.status, reply.header("retry-after")) == (503, "1")
+    assert reply.header("x-moleport-error") == "busy"
+
+
+async def test_without_a_free_descriptor_visitors_are_told_to_come_again() -> None:
+    async with edge_rig() as rig, rig.visitor() as first:
+        first.send(get())
+        await first.answer()
+        rig.edge.descriptors.limit = 1
+
+        async with rig.visitor() as second:
+            second.send(get())
+            reply = await second.answer()
+        left = rig.edge.descriptors.available
+        await first.aclose()
+        await until(lambda: rig.edge.descriptors.available == 1)
+
+    assert (reply.status, left) == (503, 0)
 
 
 async def test_a_head_that_does_not_come_in_time_is_answered_and_closed() -> None:

@@ -15,6 +15,7 @@ from helpers.agent_rig import AgentRig, Driver, agent_rig, goaway
 from helpers.clock import FakeClock
 from helpers.visitor import Visitor
 from helpers.waiting import until
+from moleport_server.access.descriptors import DescriptorBudget
 from moleport_server.edge.plain_listener import ProxyPreamble
 from moleport_server.edge.tcp import TcpEdge
 from moleport_server.errors import PortTaken
@@ -74,6 +75,7 @@ async def tcp_rig(
         max_connections=max_connections,
         connections_per_tunnel=connections_per_tunnel,
         preamble=preamble,
+        descriptors=DescriptorBudget(1 << 20),
     )
     port = free_port()
     settings = {"listeners": edge, "clock": clock, "tcp_ports": (port, port)} | (registry or {})
