@@ -95,6 +95,19 @@ def abort_with_reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
+def silence(transport: asyncio.BaseTransport) -> None:
+    """Let nothing that is still written reach the peer; the transport is to be aborted next."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return
+    # The loop's stand-in for the socket has no `shutdown` of its own.
+    with (
+        contextlib.suppress(OSError),
+        socket.fromfd(sock.fileno(), sock.family, sock.type) as twin,
+    ):
+        twin.shutdown(socket.SHUT_RDWR)
+
+
 def half_close(transport: asyncio.Transport) -> bool:
     """End our direction behind everything written; False if this transport cannot (TLS)."""
     if transport.is_closing() or not transport.can_write_eof():

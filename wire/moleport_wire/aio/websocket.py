@@ -22,7 +22,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from python_socks import ProxyError
 
 from moleport_wire.aio.quickacks import acknowledge_at_once
-from moleport_wire.aio.sockets import format_peer, tune_socket
+from moleport_wire.aio.sockets import format_peer, silence, tune_socket
 from moleport_wire.aio.transport import MessageReceiver
 from moleport_wire.errors import WireError
 from moleport_wire.hoody.frames import MAX_MESSAGE_BYTES
@@ -34,6 +34,26 @@ MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES
 # A named child per connection at info level is the library's habit; ours are logged by the sessions.
 _BINARY: Final = picows.WSMsgType.BINARY
 _library_logger = logging.getLogger("picows.moleport")
+
+
+class _Faults(logging.LoggerAdapter[logging.Logger]):
+    """The log of one connection, in which the library tells a fault before it sends a close frame.
+
+    It tells nobody else, and for some peers a close frame means to go for good.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_library_logger, {})
+        self.on_fault: Callable[[], None] | None = None
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Pass on; that a peer sends garbage is no error of ours."""
+        if level >= logging.ERROR:
+            if self.on_fault is not None:
+                self.on_fault()
+            if not kwargs.get("exc_info"):
+                level = logging.INFO
+        super().log(level, msg, *args, **kwargs)
 
 
 class UpgradeRefused(WireError):
@@ -106,6 +126,12 @@ class WebSocketTransport(picows.WSListener):
         self._is_closing = True
         if self._ws is not None:
             self._ws.underlying_transport.abort()
+
+    def cut(self) -> None:
+        """Drop the connection now, and keep the library from writing anything more to it."""
+        if self._ws is not None:
+            silence(self._ws.underlying_transport)
+        self.abort()
 
     def abandon(self) -> None:
         """Drop the connection, also one whose handshake is still under way; nobody waits for it."""
@@ -211,6 +237,7 @@ class UpgradeAnswer:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         quick_ack: bool = False,
+        drops_faults: bool = False,
     ) -> None:
         self.receiver = receiver
         self.subprotocol = subprotocol
@@ -219,6 +246,8 @@ class UpgradeAnswer:
         self.headers = dict(headers or {})
         self.quick_ack = quick_ack
         """Whether the peer leaves Nagle's algorithm on (see `aio.quickacks`)."""
+        self.drops_faults = drops_faults
+        """Whether a connection that breaks the rules is dropped without a close frame."""
 
     @classmethod
     def refusal(
@@ -236,6 +265,7 @@ def server_protocol(
     Attach it to an accepted connection (`set_protocol`, `connection_made`) and feed it what was read
     already with `feed`. `decide` is called once with the request.
     """
+    faults = _Faults()
 
     def answer(request: Any) -> Any:
         decision = decide(Upgrade(request.path.decode("latin-1"), request.headers))
@@ -249,9 +279,11 @@ def server_protocol(
             )
         if decision.subprotocol is not None:
             decision.headers["Sec-WebSocket-Protocol"] = decision.subprotocol
+        transport = WebSocketTransport(decision.receiver, quick_ack=decision.quick_ack)
+        if decision.drops_faults:
+            faults.on_fault = transport.cut
         return picows.WSUpgradeResponseWithListener(
-            picows.WSUpgradeResponse.create_101_response(decision.headers),
-            WebSocketTransport(decision.receiver, quick_ack=decision.quick_ack),
+            picows.WSUpgradeResponse.create_101_response(decision.headers), transport
         )
 
     protocol: asyncio.BufferedProtocol = WSProtocol(
@@ -259,7 +291,7 @@ def server_protocol(
         None,
         False,  # noqa: FBT003 - the library takes these by position
         answer,
-        logging.LoggerAdapter(_library_logger, {}),
+        faults,
         True,  # noqa: FBT003
         handshake_seconds,
         False,  # noqa: FBT003

@@ -68,17 +68,11 @@ class ControlChannel:
         """Log in with the first message, pass the others on."""
         if self._is_over:
             return
-        try:
-            if self._session is not None:
-                if len(message) <= MAX_MESSAGE_BYTES:
-                    self._session.control_received(message)
-            elif not self._has_greeted:
-                self._greet(message)
-        except Exception:
-            # The library would answer a bug of ours with a close frame, and the client would be
-            # gone for good; this way it comes back.
-            logger.exception("rustunnel client dropped", extra={"peer": self._peer})
-            self._drop()
+        if self._session is not None:
+            if len(message) <= MAX_MESSAGE_BYTES:
+                self._session.control_received(message)
+        elif not self._has_greeted:
+            self._greet(message)
 
     def transport_lost(self, close_code: int | None, reason: str) -> None:
         """End the session with the connection."""

@@ -26,7 +26,7 @@ class ControlDoor:
         if self._shared.is_draining:
             return UpgradeAnswer.refusal(503, "the server is shutting down", {"Retry-After": "2"})
         receiver = ControlChannel(self._shared, address, on_authenticated)
-        return UpgradeAnswer(receiver=receiver, quick_ack=True)
+        return UpgradeAnswer(receiver=receiver, quick_ack=True, drops_faults=True)
 
 
 class DataDoor:
@@ -54,7 +54,7 @@ class DataDoor:
             return UpgradeAnswer.refusal(404, "no such session")
         on_authenticated()
         receiver = DataChannel(session)
-        return UpgradeAnswer(receiver=receiver, quick_ack=True)
+        return UpgradeAnswer(receiver=receiver, quick_ack=True, drops_faults=True)
 
 
 def make_doors(shared: RustunnelSessions) -> dict[str, ControlDoor | DataDoor]:

@@ -460,6 +460,70 @@ async def test_an_answer_to_a_cancelled_dial_is_hung_up() -> None:
 
 
 @on_both_loops
+@pytest.mark.parametrize(("drops", "closing"), [(True, []), (False, [1002])])
+async def test_who_breaks_the_rules_is_told_so_unless_a_close_would_mean_something_else(
+    drops: bool, closing: list[int]
+) -> None:
+    recorder = Recorder()
+
+    def decide(_: Any) -> UpgradeAnswer:
+        return UpgradeAnswer(receiver=recorder, subprotocol=SUBPROTOCOL, drops_faults=drops)
+
+    async with upgrading_server(decide) as port:
+        client = await RawClient.connect(port)
+        client.send(0x3, b"no such opcode")
+
+        received = b""
+        with suppress(ConnectionError):
+            received = await client.receive_end()
+        with suppress(ConnectionError):
+            await client.aclose()
+    assert [int.from_bytes(received[2:4], "big")] * bool(received) == closing
+    await recorder.end()
+
+
+@on_both_loops
+async def test_a_bug_of_the_receiver_drops_those_who_must_not_be_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Recorder):
+        def message_received(self, message: bytes) -> None:
+            raise ValueError("a bug")
+
+    recorder = Broken()
+    answer = UpgradeAnswer(receiver=recorder, subprotocol=SUBPROTOCOL, drops_faults=True)
+    async with upgrading_server(lambda _: answer) as port:
+        client = await RawClient.connect(port)
+        client.send(BINARY, b"x")
+
+        with suppress(ConnectionError):
+            assert await client.receive_end() == b""
+        assert await recorder.end() == (None, "connection lost")
+        with suppress(ConnectionError):
+            await client.aclose()
+    assert "a bug" in caplog.text
+
+
+@on_both_loops
+async def test_a_ping_waits_for_its_answer() -> None:
+    recorder = Recorder()
+    async with upgrading_server(accepting(recorder)) as port:
+        client = await RawClient.connect(port)
+        transport = await recorder.transport()
+        before = transport.awaits_pong
+        transport.ping()
+        assert (before, transport.awaits_pong) == (False, True)
+
+        opcode, payload = await client.receive()
+        assert opcode == PING
+        client.send(PONG, payload)
+        client.send(BINARY, b"after it")
+        assert await recorder.message() == b"after it"
+        assert not transport.awaits_pong
+        await client.aclose()
+
+
+@on_both_loops
 async def test_a_client_that_does_not_finish_its_upgrade_is_dropped() -> None:
     async with upgrading_server(accepting(Recorder()), handshake_seconds=0.05) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
