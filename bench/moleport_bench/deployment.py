@@ -194,6 +194,13 @@ class Deployment:
             if running is not None and running.has_ended:
                 raise NotReady(f"{running.name} ended: {running.last_words()}")
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether none of the programs has ended."""
+        return not any(
+            running.has_ended for running in (self._server, self._agent) if running is not None
+        )
+
     def _pids(self) -> tuple[list[int], list[int]]:
         server, agent = (
             [] if running is None else running.pids() for running in (self._server, self._agent)

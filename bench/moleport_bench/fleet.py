@@ -1,9 +1,9 @@
-"""Many agents in one process, for what an agent costs the server: a thousand interpreters do not fit.
+"""Many agents in one process: a thousand interpreters do not fit beside a server.
 
-    python fleet.py COUNT ORIGIN_PORT SERVER_URL TOKEN_FILE CA_FILE
+    python fleet.py AGENTS TUNNELS PREFIX ORIGIN_PORT SERVER_URL TOKEN_FILE CA_FILE
 
 Run by the interpreter that moleport is installed for. Each agent is moleport's own, with its own
-session, TLS connection and tunnel; the server cannot tell it from a process. Prints `ready` when every
+session, TLS connection and tunnels; the server cannot tell it from a process. Prints `ready` when every
 tunnel has its address, and ends with SIGTERM.
 """
 
@@ -11,6 +11,9 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import NamedTuple
+
+import uvloop
 
 from moleport_agent.agent import run_agent
 from moleport_agent.events import AgentEvent, TunnelOpened
@@ -21,42 +24,78 @@ AT_ONCE = 16
 who they are."""
 
 
-async def run(count: int, origin: int, url: str, token_file: Path, ca_file: Path) -> None:
+class Fleet(NamedTuple):
+    """What to run."""
+
+    agents: int
+    tunnels: int
+    """Of all agents together; each has about as many."""
+    prefix: str
+    """Of the public names; a number follows."""
+    origin: int
+    url: str
+    token_file: Path
+    ca_file: Path
+
+
+async def run(fleet: Fleet) -> None:
     """Run the agents until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     server = ServerSettings(
-        url=url,
-        read_token=lambda: Secret(token_file.read_text(encoding="ascii").strip()),
-        ca_file=ca_file,
+        url=fleet.url,
+        read_token=lambda: Secret(fleet.token_file.read_text(encoding="ascii").strip()),
+        ca_file=fleet.ca_file,
     )
     turn = asyncio.Semaphore(AT_ONCE)
-    is_open = [asyncio.Event() for _ in range(count)]
+    is_open = [asyncio.Event() for _ in range(fleet.agents)]
 
     async def one(number: int) -> None:
-        tunnel = TunnelSettings(
-            name="bench",
-            protocol="http",
-            target=Target(text=str(origin), port=origin),
-            subdomain=f"fleet{number}",
+        tunnels = tuple(
+            _tunnel(fleet, place) for place in range(number, fleet.tunnels, fleet.agents)
         )
+        missing = len(tunnels)
 
         def observe(event: AgentEvent) -> None:
+            nonlocal missing
             if isinstance(event, TunnelOpened):
-                is_open[number].set()
-                turn.release()
+                missing -= 1
+                if not missing:
+                    is_open[number].set()
+                    turn.release()
 
         await turn.acquire()
-        await run_agent(AgentSettings(server=server, tunnels=(tunnel,)), observe, stop=stop)
+        await run_agent(AgentSettings(server=server, tunnels=tunnels), observe, stop=stop)
 
     async with asyncio.TaskGroup() as tasks:
-        for number in range(count):
+        for number in range(fleet.agents):
             tasks.create_task(one(number))
         for opened in is_open:
             await opened.wait()
         print("ready", flush=True)
 
 
+def _tunnel(fleet: Fleet, place: int) -> TunnelSettings:
+    return TunnelSettings(
+        name=f"t{place}",
+        protocol="http",
+        target=Target(text=str(fleet.origin), port=fleet.origin),
+        subdomain=f"{fleet.prefix}{place}",
+    )
+
+
 if __name__ == "__main__":
-    _, _count, _origin, _url, _token_file, _ca_file = sys.argv
-    asyncio.run(run(int(_count), int(_origin), _url, Path(_token_file), Path(_ca_file)))
+    _, _agents, _tunnels, _prefix, _origin, _url, _token_file, _ca_file = sys.argv
+    uvloop.run(
+        run(
+            Fleet(
+                agents=int(_agents),
+                tunnels=int(_tunnels),
+                prefix=_prefix,
+                origin=int(_origin),
+                url=_url,
+                token_file=Path(_token_file),
+                ca_file=Path(_ca_file),
+            )
+        )
+    )

@@ -46,7 +46,8 @@ class FairnessFigure:
 
     def takes(self, peer: Peer) -> bool:
         """Tell about tunnels that share a connection, and about those that do not."""
-        return peer.mode is not Mode.BASELINE and peer.name != "moleport-https"
+        without = ("moleport-https", "moleport-http-nocapture")
+        return peer.mode is not Mode.BASELINE and peer.name not in without
 
     def measure(self, bench: Bench, peer: Peer, effort: Effort) -> Values:
         """Run the phases in one deployment: each needs what the one before it left."""

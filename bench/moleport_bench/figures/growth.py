@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moleport_bench import wrk
+from moleport_bench.address import Address
 from moleport_bench.deployment import Bench, Deployment
 from moleport_bench.figures.base import Better, Column, Effort, Values
 from moleport_bench.figures.load import WARM_UP_SECONDS
@@ -34,13 +35,13 @@ end
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelsFigure:
-    """The same load, spread over more and more tunnels of one agent."""
+    """The same load, spread over more and more tunnels."""
 
     name: str = "tunnels"
     title: str = "Growth: throughput with 1, 100 and 1,000 tunnels"
     method: str = (
-        "wrk with 64 connections; each request goes to the next tunnel in turn. One agent holds all "
-        "tunnels; `limits.tunnels_per_session` is raised for it."
+        "wrk with 64 connections; each request goes to the next tunnel in turn. An agent has 32 "
+        "tunnels at most; the 32 agents of a thousand tunnels share one process."
     )
     columns: Sequence[Column] = (
         Column("tunnels_1", "1 tunnel", "1/s", Better.HIGHER, plotted=True),
@@ -60,12 +61,9 @@ class TunnelsFigure:
         if not isinstance(peer, Moleport):
             return rates
         for count in effort.tunnels:
-            many = dataclasses.replace(
-                peer, tunnels=count, settings=("limits.tunnels_per_session=1024",)
-            )
-            with Deployment(bench, many) as running:
+            with Deployment(bench, dataclasses.replace(peer, tunnels=count)) as running:
                 last = running.address._replace(host=tunnel_host(count - 1))
-                wait_until(lambda: get(last) == 200, "the last tunnel")  # noqa: B023 - waited for here
+                _wait_for(last)
                 script = running.directory / "hosts.lua"
                 script.write_text(_SCRIPT.format(count=count), encoding="ascii")
                 for seconds in (WARM_UP_SECONDS, max(1, round(effort.seconds * SHARE))):
@@ -118,6 +116,10 @@ class ConnectionsFigure:
                     )
             rates[f"connections_{count}"] = load.per_second
         return rates | _spread(rates)
+
+
+def _wait_for(address: Address) -> None:
+    wait_until(lambda: get(address) == 200, "the last tunnel")
 
 
 def _spread(rates: dict[str, float]) -> dict[str, float]:

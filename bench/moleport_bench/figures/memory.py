@@ -87,6 +87,8 @@ class MemoryFigure:
                     if visitors.count < ENOUGH * count:
                         break
                     grown = _settled(running).since(idle)
+                    if not running.is_alive:
+                        break
                     values[f"connection_{count}"] = grown.server / visitors.count / KIBIBYTE
                     values[f"connection_agent_{count}"] = grown.agent / visitors.count / KIBIBYTE
         return values

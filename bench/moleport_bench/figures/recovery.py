@@ -1,8 +1,8 @@
 """Recovery: what visitors notice when the link is cut, the agent dies, or the server dies.
 
 Two hundred requests a second come all the time. After the event the figure waits until a second has
-passed without a failure, or gives up; recovery is the time from the event to the first answer after
-the last failure.
+passed without a failure, or gives up; recovery is the time from the event to the first answer of those
+that began after the last one that failed.
 """
 
 import asyncio
@@ -49,18 +49,13 @@ def judge(visits: Iterable[Visit], event: float) -> Outcome:
         visits: all of them, in any order.
         event: when it happened.
     """
-    ordered = sorted(visits, key=lambda visit: visit.ended)
-    failures = [visit for visit in ordered if not visit.succeeded]
-    last = failures[-1].ended if failures else event
-    back = next(
-        (
-            visit.ended
-            for visit in ordered
-            if visit.succeeded and visit.ended >= last and visit.began >= event
-        ),
-        math.inf,
-    )
-    longest = max((visit.waited for visit in ordered if visit.succeeded), default=0.0)
+    known = list(visits)
+    failures = [visit for visit in known if not visit.succeeded]
+    answers = [visit for visit in known if visit.succeeded]
+    # By when requests began: one that fails after ten seconds of patience belongs to its beginning.
+    last = max((visit.began for visit in failures), default=event)
+    back = min((visit.ended for visit in answers if visit.began >= last), default=math.inf)
+    longest = max((visit.waited for visit in answers), default=0.0)
     return Outcome(len(failures), back - event, longest)
 
 

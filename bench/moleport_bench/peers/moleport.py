@@ -16,6 +16,8 @@ from moleport_bench.ports import MOLEPORT_BLOCK
 from moleport_bench.processes import Command
 
 LINK_OFFSET, TCP_OFFSET = 2, 100
+TUNNELS_PER_AGENT = 32
+"""The server's own limit; more tunnels come from more agents."""
 FLEET = Path(__file__).parents[1] / "fleet.py"
 
 
@@ -35,7 +37,7 @@ class Moleport:
     needs: Sequence[str] = ("moleport", "moleport-server")
 
     def plan(self, lab: Lab) -> Plan:
-        """Write the admin token and, for many tunnels, moleport.yaml."""
+        """Write the admin token."""
         programs = lab.moleport_bin
         base = lab.ports.block(MOLEPORT_BLOCK)
         token = lab.write("admin-token", secrets.token_urlsafe(32))
@@ -49,6 +51,13 @@ class Moleport:
         }
         where: Command = [word for pair in server.items() for word in pair]
         address, agent = self._agent(lab, base)
+
+        def fleet(agents: int, tunnels: int, prefix: str) -> Command:
+            return [
+                *(programs / "python", FLEET, agents, tunnels, prefix, lab.origin_port),
+                *(f"https://localhost:{link}", token, server["--ca-file"]),
+            ]
+
         more = ("--connections", self.connections, "--json")
         return Plan(
             address=address,
@@ -56,12 +65,11 @@ class Moleport:
                 *(programs / "moleport-server", "dev", "--no-profile", "--data-dir", data),
                 *("--port-base", base, "--admin-token-file", token, *changes),
             ],
-            agent=[programs / "moleport", *agent, *more, *where],
+            agent=[programs / "moleport", *agent, *more, *where]
+            if self.tunnels == 1
+            else fleet(-(-self.tunnels // TUNNELS_PER_AGENT), self.tunnels, "bench"),
             link_port=link,
-            fleet=lambda count: [
-                *(programs / "python", FLEET, count, lab.origin_port),
-                *(f"https://localhost:{link}", token, server["--ca-file"]),
-            ],
+            fleet=lambda count: fleet(count, count, "fleet"),
             agent_is_back='"event":"tunnel_opened"',
         )
 
@@ -70,14 +78,7 @@ class Moleport:
             port = base + TCP_OFFSET
             return Address(port), ["tcp", lab.origin_port, "--port", port]
         address = Address(base + (1 if self.tls else 0), tunnel_host(0), tls=self.tls)
-        if self.tunnels == 1:
-            return address, ["http", lab.origin_port, "--name", tunnel_host(0).split(".")[0]]
-        lines = [
-            f"  t{number}: {{protocol: http, target: {lab.origin_port}, name: bench{number}}}"
-            for number in range(self.tunnels)
-        ]
-        text = "\n".join(("tunnels:", *lines, ""))
-        return address, ["start", "--file", lab.write("moleport.yaml", text)]
+        return address, ["http", lab.origin_port, "--name", tunnel_host(0).split(".")[0]]
 
 
 def tunnel_host(number: int) -> str:

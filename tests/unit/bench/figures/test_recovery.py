@@ -39,3 +39,10 @@ def test_who_never_answers_again_has_not_recovered() -> None:
     outcome = judge([visit(-0.1), visit(0.1, succeeded=False)], EVENT)
 
     assert outcome.recovery_seconds == math.inf
+
+
+def test_a_request_that_fails_late_belongs_to_when_it_began() -> None:
+    outcome = judge([visit(-0.1), visit(0.1, 10.0, succeeded=False), visit(0.3), visit(6.0)], EVENT)
+
+    assert outcome.failed == 1
+    assert math.isclose(outcome.recovery_seconds, 0.301)
