@@ -1,4 +1,4 @@
-"""The command line of the server: `run`, `dev`, `check-config`, `backup` and `restore`.
+"""The command line of the server: `run`, `dev`, `check-config`, `import-config`, `backup`, `restore`.
 
 Turns arguments into settings and errors into one sentence and an exit code; everything else is in
 `app`. Commands import what they need, so that `--help` and mistakes answer at once.
@@ -200,6 +200,23 @@ def restore(*, source: Path, **options: Any) -> None:
     with _exit_codes():
         kept = copies.restore(source, _data_dir(**options))
         click.echo("state restored" + (f"; what was there is now {kept}" if kept else ""))
+
+
+@cli.command("import-config", epilog=_EPILOG)
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def import_config(*, file: Path) -> None:
+    """Print the settings that do what the server.toml of a rustunnel server does.
+
+    Whatever has no equivalent is named in comments. Secrets are not repeated.
+    """
+    from moleport_server.config.rustunnel import render_translation, translate
+
+    with _exit_codes():
+        try:
+            text = read_text(file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError([f"{file}: cannot be read: {error}"]) from error
+        click.echo(render_translation(translate(text)), nl=False)
 
 
 def main() -> NoReturn:

@@ -64,7 +64,8 @@ def invoke(*arguments: str, environ: dict[str, str] | None = None) -> Result:
 
 
 def test_every_command_documents_its_exit_codes() -> None:
-    for command in ((), ("run",), ("dev",), ("check-config",), ("backup",), ("restore",)):
+    commands = ("run", "dev", "check-config", "import-config", "backup", "restore")
+    for command in ((), *((command,) for command in commands)):
         result = invoke(*command, "--help")
 
         assert result.exit_code == 0
@@ -273,3 +274,21 @@ def test_the_data_directory_of_a_backup_may_come_from_the_settings(tmp_path: Pat
 
 def test_an_unknown_command_is_a_usage_error() -> None:
     assert invoke("fly").exit_code == click.UsageError.exit_code
+
+
+def test_the_configuration_of_a_rustunnel_server_is_printed_as_settings(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('[server]\ndomain = "example.com"\n')
+
+    result = invoke("import-config", str(file))
+
+    assert result.exit_code == 0
+    assert 'domains = ["example.com"]' in result.output
+
+
+@pytest.mark.parametrize("content", [b"[server", b"\xff"], ids=["no TOML", "no text"])
+def test_what_is_no_configuration_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "server.toml"
+    file.write_bytes(content)
+
+    assert invoke("import-config", str(file)).exit_code == main.EXIT_SETTINGS
