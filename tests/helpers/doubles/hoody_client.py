@@ -22,6 +22,7 @@ from helpers.doubles.crew import Crew
 from helpers.doubles.events import Commands, say
 from helpers.doubles.hoody_binds import BindRefused
 from helpers.doubles.hoody_frames import PATH, V1, V2
+from helpers.doubles.hoody_hello import Generation, Refused
 from helpers.doubles.hoody_http import open_http
 from helpers.doubles.hoody_local import Service
 from helpers.doubles.hoody_mischief import (
@@ -31,7 +32,7 @@ from helpers.doubles.hoody_mischief import (
     join_again,
     misbehave,
 )
-from helpers.doubles.hoody_session import Generation, Handler, Refused, Session
+from helpers.doubles.hoody_session import Handler, Session
 from helpers.doubles.hoody_sockets import Door
 from helpers.doubles.hoody_tcp import TcpStream
 from helpers.doubles.link import ConnectError, Link, Target

@@ -52,3 +52,48 @@ class Gate:
             if not turn.done():
                 self.credit -= wanted
                 turn.set_result(None)
+
+
+class Credits:
+    """All gates of a session. That of a stream comes to be with the first data that wants through."""
+
+    def __init__(self, session_window: int, stream_window: int) -> None:
+        self.session = Gate(session_window)
+        self.stream_window = stream_window
+        self._streams: dict[int, Gate] = {}
+
+    async def take(self, stream_id: int, size: int) -> None:
+        """Take from the session first and from the stream then, holding the one meanwhile.
+
+        Raises:
+            GateClosed: The stream, or the session, is over.
+        """
+        await self.session.take(size)
+        gate = self._streams.setdefault(stream_id, Gate(self.stream_window))
+        try:
+            await gate.take(size)
+        except GateClosed:
+            self.session.give(size)
+            raise
+
+    def give(self, stream_id: int, size: int) -> None:
+        """Return credit; of a stream that has no gate it is lost."""
+        if stream_id == 0:
+            self.session.give(size)
+        elif (gate := self._streams.get(stream_id)) is not None:
+            gate.give(size)
+
+    def turn_away(self, stream_id: int) -> None:
+        """Turn away who waits for a stream that was reset. What comes later waits as ever."""
+        if (gate := self._streams.get(stream_id)) is not None:
+            gate.close()
+
+    def forget(self, stream_id: int) -> None:
+        """The stream is over for us as well."""
+        self.turn_away(stream_id)
+        self._streams.pop(stream_id, None)
+
+    def close(self) -> None:
+        """Nothing can be sent any more."""
+        for gate in (self.session, *self._streams.values()):
+            gate.close()

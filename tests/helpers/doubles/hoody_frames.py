@@ -87,6 +87,19 @@ def reset(stream_id: int, code: int, reason: str) -> Frame:
     return Frame(Type.RESET, stream_id, struct.pack(">H", code) + reason.encode())
 
 
+def late_frames(stream_id: int) -> list[Frame]:
+    """Return what a driver may still send for a stream that is over."""
+    return [
+        json_frame(
+            Type.STREAM_RESPONSE_HEAD, {"status": 200, "headers": [], "final": True}, stream_id
+        ),
+        Frame(Type.DATA, stream_id, b"late"),
+        window(stream_id, 100),
+        Frame(Type.EOF, stream_id),
+        reset(stream_id, 6, "local connect failed"),
+    ]
+
+
 def decode(message: bytes) -> list[Frame]:
     """Cut a message into frames, without those that may be skipped.
 

@@ -9,9 +9,10 @@ from typing import Any
 from helpers.doubles.events import say
 from helpers.doubles.hoody_credit import GateClosed
 from helpers.doubles.hoody_frames import MAX_PAYLOAD_BYTES, Frame, Type, json_frame
+from helpers.doubles.hoody_hello import Generation
 from helpers.doubles.hoody_local import Body, Connection, Head, LocalFailed, Service
 from helpers.doubles.hoody_mischief import Response
-from helpers.doubles.hoody_session import Generation, Session
+from helpers.doubles.hoody_session import Session
 
 OLD_BODY_BYTES = 64 * 2**20
 EARLY_BYTES = 2**20

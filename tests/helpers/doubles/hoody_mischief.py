@@ -14,10 +14,12 @@ from helpers.doubles.hoody_frames import (
     Frame,
     Type,
     json_frame,
+    late_frames,
     reset,
     window,
 )
-from helpers.doubles.hoody_session import Refused, Session, late_frames
+from helpers.doubles.hoody_hello import Refused
+from helpers.doubles.hoody_session import Session
 from helpers.doubles.link import ConnectError
 
 RESPONSES = (

@@ -6,7 +6,6 @@ session always go on the primary. Handlers of streams are in `hoody_http` and `h
 """
 
 import asyncio
-import enum
 import struct
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -15,43 +14,33 @@ from typing import Any, Protocol
 from helpers.doubles.crew import Crew
 from helpers.doubles.events import say
 from helpers.doubles.hoody_binds import Binds
-from helpers.doubles.hoody_credit import Gate, GateClosed
+from helpers.doubles.hoody_credit import Credits
 from helpers.doubles.hoody_frames import (
-    MAX_PAYLOAD_BYTES,
     V1,
     V2,
     Frame,
     Type,
     json_frame,
+    late_frames,
     reset,
     window,
+)
+from helpers.doubles.hoody_hello import (
+    DEFAULT_SESSION_WINDOW,
+    DEFAULT_STREAM_WINDOW,
+    Generation,
+    Refused,
+    hello_fields,
+    refusal,
+    window_of,
 )
 from helpers.doubles.hoody_sockets import Door, Sockets
 from helpers.doubles.link import Link
 
 HELLO_SECONDS = 30.0
-DEFAULT_STREAM_WINDOW = 1_048_576
-DEFAULT_SESSION_WINDOW = 16_777_216
 TOMBSTONES = 4_096
 REFUSED_STREAM = 6
 """The only code that drivers put into a RESET."""
-
-
-class Generation(enum.StrEnum):
-    """Which of the two drivers."""
-
-    OLD = "old"
-    """beta.1 to beta.12."""
-    NEW = "new"
-    """The newest that was read."""
-
-
-class Refused(Exception):
-    """No session came of it; `code` is how the driver calls the reason."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 class Handler(Protocol):
@@ -109,9 +98,7 @@ class Session:
         self._opener = opener
         self._pins: dict[int, int] = {}
         self._closed: OrderedDict[int, None] = OrderedDict()
-        self._gates: dict[int, Gate] = {}
-        self._session_gate = Gate(DEFAULT_SESSION_WINDOW)
-        self._stream_window = DEFAULT_STREAM_WINDOW
+        self._credits = Credits(DEFAULT_SESSION_WINDOW, DEFAULT_STREAM_WINDOW)
         self._highest_ids: dict[int, int] = {}
         self._hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._joined: dict[int, asyncio.Future[None]] = {}
@@ -157,8 +144,8 @@ class Session:
             session_id=self.session_id,
             resumed=self.was_resumed,
             resumed_binds=answer.get("resumedBinds", []),
-            stream_window=self._stream_window,
-            session_window=self._session_gate.credit,
+            stream_window=self._credits.stream_window,
+            session_window=self._credits.session.credit,
             granted=answer.get("connectionsGranted"),
             sockets=len(self.sockets.links),
             subprotocol=self.sockets.links[0].subprotocol,
@@ -166,23 +153,17 @@ class Session:
 
     def hello_fields(self, resume: str | None = None) -> dict[str, object]:
         """Return what HELLO says."""
-        fields: dict[str, object] = {"version": self.version}
-        if self._door.hello_token is not None:
-            fields["auth"] = {"kind": "bearer", "token": self._door.hello_token}
-        fields["capabilities"] = ["multi-ws"] if self._wanted > 1 else []
-        if self._wanted > 1:
-            fields["maxConnections"] = self._wanted
-        if resume is not None:
-            fields["resume"] = {"sessionId": resume}
-        return fields
+        return hello_fields(self.version, self._wanted, self._door.hello_token, resume)
 
     def _take_hello(self, answer: dict[str, Any]) -> None:
         if not isinstance(answer.get("sessionId"), str):
             raise Refused("BAD_HELLO_OK", "missing sessionId")
         self.session_id = answer["sessionId"]
         self.was_resumed = bool(answer.get("resumed", False))
-        self._stream_window = self._window_of(answer, "streamWindow", DEFAULT_STREAM_WINDOW)
-        self._session_gate = Gate(self._window_of(answer, "sessionWindow", DEFAULT_SESSION_WINDOW))
+        self._credits = Credits(
+            window_of(answer, "sessionWindow", DEFAULT_SESSION_WINDOW),
+            window_of(answer, "streamWindow", DEFAULT_STREAM_WINDOW),
+        )
         for bind in answer.get("resumedBinds") or []:
             if bind.get("mode") not in {"expose", "pull"} or bind.get("kind") not in {
                 "http",
@@ -190,15 +171,6 @@ class Session:
             }:
                 say("violation", text=f"a resumed bind reads {bind}")
             self.binds.held[bind["bindId"]] = bind
-
-    @staticmethod
-    def _window_of(answer: dict[str, Any], name: str, default: int) -> int:
-        value = answer.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise Refused("BAD_HELLO_OK", f"{name} is {value!r}")
-        if value < MAX_PAYLOAD_BYTES:
-            say("violation", text=f"{name} of {value} never lets a full frame through")
-        return int(value)
 
     async def _join(self, tickets: list[dict[str, Any]]) -> None:
         if self.version == V1:
@@ -246,13 +218,7 @@ class Session:
         Raises:
             GateClosed: The kit reset the stream, or the session is gone.
         """
-        await self._session_gate.take(len(data))
-        gate = self._gates.setdefault(stream_id, Gate(self._stream_window))
-        try:
-            await gate.take(len(data))
-        except GateClosed:
-            self._session_gate.give(len(data))
-            raise
+        await self._credits.take(stream_id, len(data))
         index = self._socket_of(stream_id)
         self.sockets.send(Frame(Type.DATA, stream_id, data), index)
         await self.sockets.links[index].drain()
@@ -276,14 +242,10 @@ class Session:
     def finished(self, stream_id: int) -> None:
         """Forget a stream; later data only gives credit back to the session."""
         self.streams.pop(stream_id, None)
-        self._close_gate(stream_id)
+        self._credits.forget(stream_id)
         self._closed[stream_id] = None
         if len(self._closed) > TOMBSTONES:
             self._closed.popitem(last=False)
-
-    def _close_gate(self, stream_id: int) -> None:
-        if (gate := self._gates.pop(stream_id, None)) is not None:
-            gate.close()
 
     @property
     def last_closed(self) -> int:
@@ -292,7 +254,7 @@ class Session:
     @property
     def session_credit(self) -> int:
         """How many bytes may be sent now; the whole window when nothing is under way."""
-        return self._session_gate.credit
+        return self._credits.session.credit
 
     # Receiving
 
@@ -385,8 +347,7 @@ class Session:
         say("reset", stream=frame.stream_id, code=struct.unpack_from(">H", frame.payload)[0])
         if handler is not None:
             handler.reset()
-        if (gate := self._gates.get(frame.stream_id)) is not None:
-            gate.close()
+        self._credits.turn_away(frame.stream_id)
         if self.late_frames:
             for late in late_frames(frame.stream_id):
                 self.sockets.send(late)
@@ -399,10 +360,8 @@ class Session:
         if increment == 0:
             say("violation", text="a WINDOW of 0")
             self.sockets.close()
-        elif frame.stream_id == 0:
-            self._session_gate.give(increment)
-        elif (gate := self._gates.get(frame.stream_id)) is not None:
-            gate.give(increment)
+        else:
+            self._credits.give(frame.stream_id, increment)
 
     def _receive_goaway(self, frame: Frame) -> None:
         try:
@@ -423,8 +382,7 @@ class Session:
         if not self._hello.done():
             self._hello.set_exception(self._refusal(link))
         self.binds.fail("CLOSED", "the session is gone")
-        for gate in (self._session_gate, *self._gates.values()):
-            gate.close()
+        self._credits.close()
         if self.generation is Generation.NEW:
             self.sockets.close()
             for handler in list(self.streams.values()):
@@ -441,37 +399,9 @@ class Session:
                 handler.abort()
                 self.refuse(stream_id, "socket lost")
 
+    def _refusal(self, link: Link) -> Refused:
+        return refusal(self.generation, link, self._goaway, is_resuming=self._is_resuming)
+
     def _refuse_join(self, index: int, message: str) -> None:
         if not self._joined[index].done():
             self._joined[index].set_exception(Refused("JOIN", message))
-
-    def _refusal(self, link: Link) -> Refused:
-        if self.generation is Generation.OLD:
-            return Refused("CLOSED", "closed before HELLO_OK")
-        if self._goaway is not None:
-            message = str(self._goaway.get("message", ""))
-            if self._goaway.get("code") == 14:
-                return Refused("SESSION_LIMIT", message)
-            if "resume expired" in message or "resume grace expired" in message:
-                return Refused("RESUME_EXPIRED", message)
-            return Refused("REFUSED", message)
-        if link.close_code == 1013 and "session limit" in link.close_reason:
-            return Refused("SESSION_LIMIT", link.close_reason)
-        if link.close_code == 1008 and self._is_resuming:
-            return Refused("RESUME_EXPIRED", link.close_reason)
-        if link.close_reason:
-            return Refused("REFUSED", link.close_reason)
-        return Refused("CLOSED_BEFORE_HELLO", "there may be a session limit")
-
-
-def late_frames(stream_id: int) -> list[Frame]:
-    """Return what a driver may still send for a stream that is over."""
-    return [
-        json_frame(
-            Type.STREAM_RESPONSE_HEAD, {"status": 200, "headers": [], "final": True}, stream_id
-        ),
-        Frame(Type.DATA, stream_id, b"late"),
-        window(stream_id, 100),
-        Frame(Type.EOF, stream_id),
-        reset(stream_id, REFUSED_STREAM, "local connect failed"),
-    ]

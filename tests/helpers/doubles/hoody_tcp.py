@@ -7,7 +7,8 @@ from contextlib import suppress
 from helpers.doubles.events import say
 from helpers.doubles.hoody_credit import GateClosed
 from helpers.doubles.hoody_frames import MAX_PAYLOAD_BYTES, Frame, Type
-from helpers.doubles.hoody_session import Generation, Session
+from helpers.doubles.hoody_hello import Generation
+from helpers.doubles.hoody_session import Session
 
 EARLY_BYTES = 2**20
 CONNECT_SECONDS = 5.0

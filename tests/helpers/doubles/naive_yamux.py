@@ -45,17 +45,12 @@ class YamuxClosed(Exception):
 
 
 class Header(NamedTuple):
-    """The twelve bytes before everything."""
+    """The twelve bytes before everything, without the version."""
 
-    version: int
     kind: int
     flags: int
     stream_id: int
     length: int
-
-    @classmethod
-    def parse(cls, data: bytes) -> "Header":
-        return cls(*HEADER.unpack(data))
 
 
 @dataclass
@@ -96,7 +91,6 @@ class Stream:
         self._credited_at = mux.now()
         self._chunks: deque[bytes] = deque()
         self._flags = SYN if ours else ACK
-        self._opens = ours
         self.is_acknowledged = False
         self.finished_by_peer = False
         self.finished_by_us = False
@@ -333,8 +327,9 @@ class Yamux:
             return
         self._buffer += data
         while len(self._buffer) >= HEADER.size:
-            header = Header.parse(bytes(self._buffer[: HEADER.size]))
-            if header.version != 0 or header.kind > GO_AWAY:
+            version, *fields = HEADER.unpack_from(self._buffer)
+            header = Header(*fields)
+            if version != 0 or header.kind > GO_AWAY:
                 self.lose()
                 raise YamuxClosed(f"not yamux: {header}")
             body_length = header.length if header.kind == DATA else 0

@@ -19,9 +19,10 @@ from helpers.doubles.crew import Crew
 from helpers.doubles.events import Commands, say
 from helpers.doubles.link import Target
 from helpers.doubles.naive_yamux import Quirks
+from helpers.doubles.rustunnel_frames import FIRST_FRAMES
+from helpers.doubles.rustunnel_mischief import misbehave_on_control, misbehave_on_data
 from helpers.doubles.rustunnel_release import Backoff, ClientError, Release
 from helpers.doubles.rustunnel_session import (
-    FIRST_FRAMES,
     Conduct,
     Session,
     Tunnel,
@@ -196,9 +197,9 @@ class Client:
             case ["mute"]:
                 session.mute()
             case ["control", kind, *size]:
-                session.misbehave_on_control(kind, int(size[0]) if size else 0)
+                misbehave_on_control(session, kind, int(size[0]) if size else 0)
             case ["data", kind]:
-                session.misbehave_on_data(kind)
+                misbehave_on_data(session, kind)
             case ["open-data", path]:
                 own = f"/_data/{session.session_id}"
                 self._crew.start(session.open_data(own if path == "same" else path))

@@ -111,3 +111,18 @@ def decode(data: bytes) -> Frame:
         if not is_valid(frame.get(name)):
             raise BadFrame(f"invalid type or value: {name} = {frame.get(name)!r}")
     return frame
+
+
+FIRST_FRAMES: dict[str, tuple[bytes, bool]] = {
+    "text": (b'{"type":"auth","token":"","client_version":"0.3.6"}', True),
+    "garbage": (b"\x00\xff\x00", False),
+    "empty": (b"", False),
+    "unknown": (b'{"type":"hello"}', False),
+    "register": (
+        encode(
+            "register_tunnel", request_id="1", protocol="http", subdomain=None, local_addr="a:1"
+        ),
+        False,
+    ),
+}
+"""What a broken client sends instead of `auth`, and whether as text."""

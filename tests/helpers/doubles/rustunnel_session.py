@@ -5,8 +5,6 @@ else, even a WebSocket Ping, ends the attempt. Afterwards nearly everything is i
 """
 
 import asyncio
-import random
-import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from helpers.doubles.events import say
 from helpers.doubles.link import ConnectError, End, Link, Message, PingSeen, Target
 from helpers.doubles.naive_yamux import Quirks
 from helpers.doubles.rustunnel_data import DataChannel, Pairing
-from helpers.doubles.rustunnel_frames import BadFrame, Frame, decode, encode
+from helpers.doubles.rustunnel_frames import FIRST_FRAMES, BadFrame, Frame, decode, encode
 from helpers.doubles.rustunnel_release import ClientError, Kind, Release
 
 REPLY_SECONDS = 10.0
@@ -56,20 +54,6 @@ class Conduct:
     quirks: Quirks = field(default_factory=Quirks)
 
 
-FIRST_FRAMES = {
-    "text": (b'{"type":"auth","token":"","client_version":"0.3.6"}', True),
-    "garbage": (b"\x00\xff\x00", False),
-    "empty": (b"", False),
-    "unknown": (b'{"type":"hello"}', False),
-    "register": (
-        encode(
-            "register_tunnel", request_id="1", protocol="http", subdomain=None, local_addr="a:1"
-        ),
-        False,
-    ),
-}
-
-
 class Vanished(Exception):
     """The process is to end as if it had been killed."""
 
@@ -85,13 +69,13 @@ class Session:
         tunnels: list[Tunnel],
         conduct: Conduct,
     ) -> None:
-        self._release = release
+        self.release = release
         self._target = target
-        self._token = token
+        self.token = token
         self._tunnels = tunnels
         self._conduct = conduct
         self._pairing = Pairing()
-        self._control: Link
+        self.control: Link
         self.data: DataChannel | None = None
         self.session_id = ""
         self.tunnel_ids: list[str] = []
@@ -99,7 +83,7 @@ class Session:
         self._ping_is_outstanding = False
         self._last_pong = 0.0
         self._is_mute = False
-        self._extra: list[Link] = []
+        self._links: list[Link] = []
 
     async def run(self) -> None:
         """Live. Returns when the process should end with exit code 0.
@@ -111,7 +95,7 @@ class Session:
         failure: Exception | None = None
         async with Crew() as crew:
             try:
-                self._control = await self._open("/_control")
+                self.control = await self._open("/_control")
                 await self._live(crew)
             except (ClientError, Vanished) as error:
                 failure = error
@@ -135,6 +119,8 @@ class Session:
         if len(lines) > MAX_HEADERS:
             link.abort()
             raise ConnectError("WebSocket protocol error: too many headers")
+        self._links = [each for each in self._links if each.end is None]
+        self._links.append(link)
         return link
 
     async def _live(self, crew: Crew) -> None:
@@ -155,10 +141,7 @@ class Session:
             raise Vanished(name)
 
     def _hang_up(self, *, abruptly: bool) -> None:
-        links = [*self._extra, *([self.data.link] if self.data else [])]
-        if hasattr(self, "_control"):
-            links.append(self._control)
-        for link in links:
+        for link in self._links:
             if abruptly:
                 link.abort()
             else:
@@ -179,9 +162,9 @@ class Session:
             say("first_frame", kind=kind)
             if kind != "silence":
                 data, text = FIRST_FRAMES[kind]
-                self._control.send_nowait(data, text=text)
+                self.control.send_nowait(data, text=text)
         else:
-            self._send("auth", token=self._token, client_version=str(self._release))
+            self._send("auth", token=self.token, client_version=str(self.release))
         frame = await self._awaited("auth")
         match frame["type"]:
             case "auth_ok":
@@ -190,7 +173,7 @@ class Session:
                     "connected",
                     session_id=self.session_id,
                     server_version=frame["server_version"],
-                    groups=self._release.sees_groups(frame["server_version"]),
+                    groups=self.release.sees_groups(frame["server_version"]),
                 )
             case "auth_error":
                 raise ClientError(Kind.AUTH, frame["message"])
@@ -229,7 +212,7 @@ class Session:
     async def _awaited(self, what: str) -> Frame:
         try:
             async with asyncio.timeout(REPLY_SECONDS):
-                message = await self._control.receive()
+                message = await self.control.receive()
         except TimeoutError:
             raise ClientError(Kind.CONNECTION, "timeout waiting for server response") from None
         if message is None:
@@ -247,10 +230,10 @@ class Session:
     # The main loop
 
     def _send(self, kind: str, **fields: object) -> None:
-        self._control.send_nowait(encode(kind, **fields))
+        self.control.send_nowait(encode(kind, **fields))
 
     async def _read_control(self) -> None:
-        while (message := await self._control.receive()) is not None:
+        while (message := await self.control.receive()) is not None:
             if self._is_mute or not isinstance(message, Message) or not message.is_binary:
                 continue
             try:
@@ -271,14 +254,14 @@ class Session:
                 case other:
                     say("ignored", type=other)
         how = self._how_control_ended()
-        say("control_closed", how=self._control.end, code=self._control.close_code)
-        if self._control.end is End.CLOSED:
+        say("control_closed", how=self.control.end, code=self.control.close_code)
+        if self.control.end is End.CLOSED:
             self._end()
         else:
             self._end(ClientError(Kind.CONNECTION, how))
 
     def _how_control_ended(self) -> str:
-        return f"control connection ended: {self._control.end}"
+        return f"control connection ended: {self.control.end}"
 
     def _announce(self, frame: Frame) -> None:
         wanted = "http" if frame["protocol"] in {"http", "https"} else frame["protocol"]
@@ -312,7 +295,7 @@ class Session:
 
     async def _keep_data(self, crew: Crew) -> None:
         attached = await self._attach(crew, f"/_data/{self.session_id}")
-        if not attached and not self._release.reattaches:
+        if not attached and not self.release.reattaches:
             say("zombie")  # it shows its tunnels as active and never serves one
             return
         while True:
@@ -320,7 +303,7 @@ class Session:
                 why = await self.data.run()
                 self.data = None
                 say("data_closed", why=why)
-            if not self._release.reattaches:
+            if not self.release.reattaches:
                 self._end(ClientError(Kind.CONNECTION, "yamux data connection closed"))
                 return
             await asyncio.sleep(REATTACH_FIRST_SECONDS)
@@ -365,12 +348,12 @@ class Session:
 
     def interrupt(self) -> None:
         """End as Ctrl-C does: a Close without a code, and no waiting for the answer."""
-        self._control.close_nowait()
+        self.control.close_nowait()
         self._end()
 
     def cut(self) -> None:
         """Lose both connections as a network does, and notice at once."""
-        self._control.abort()
+        self.control.abort()
         if self.data is not None:
             self.data.link.abort()
         self._end(ClientError(Kind.CONNECTION, "connection reset by peer"))
@@ -384,99 +367,6 @@ class Session:
         if self.data is not None:
             self.data.mute()
 
-    def misbehave_on_control(self, kind: str, size: int) -> None:
-        """Send what a server has to ignore, or to end the session over."""
-        match kind:
-            case "text":
-                self._control.send_nowait(b'{"type":"ping","timestamp":1}', text=True)
-            case "malformed":
-                self._control.send_nowait(b'{"type":"ping",')
-            case "unknown":
-                self._send("frobnicate", value=1)
-            case "empty":
-                self._control.send_nowait(b"")
-            case "second-auth":
-                self._send("auth", token=self._token, client_version=str(self._release))
-            case "server-frames":
-                self._send("auth_ok", session_id=str(uuid4()), server_version="1.0.0")
-                self._send("tunnel_error", request_id="x", message="x")
-                self._send("new_connection", conn_id=str(uuid4()), client_addr="", protocol="http")
-            case "stream-open":
-                self._send("data_stream_open", conn_id=str(uuid4()))
-            case "bad-ping":
-                self._control.send_nowait(b'{"type":"ping","timestamp":-1}')
-                self._control.send_nowait(b'{"type":"ping","timestamp":1.5}')
-                self._control.send_nowait(b'{"type":"ping","timestamp":"1"}')
-            case "unregister-foreign":
-                self._send("unregister_tunnel", tunnel_id=str(uuid4()))
-            case "unregister":
-                self._send("unregister_tunnel", tunnel_id=self.tunnel_ids[0])
-            case "deep":
-                self._control.send_nowait(b"[" * 100_000)
-            case "huge":
-                self._send("ping", timestamp=1, padding="x" * size)
-            case "noise":
-                self._control.raw_nowait(secrets.token_bytes(max(size, 64)))
-            case _:
-                raise ValueError(kind)
-
-    def misbehave_on_data(self, kind: str) -> None:
-        """Break yamux, or the WebSocket that carries it."""
-        assert self.data is not None
-        link, yamux = self.data.link, self.data.yamux
-        open_ids = list(yamux.streams)
-        match kind:
-            case "drop":
-                link.abort()
-            case "close":
-                link.close_nowait()
-            case "noise":
-                link.send_nowait(random.randbytes(1_000))
-            case "version":
-                link.send_nowait(bytes([1, *bytes(11)]))
-            case "type":
-                link.send_nowait(bytes([0, 9, *bytes(10)]))
-            case "goaway":
-                yamux.send(3, 0, 0, 0)
-            case "unasked-pong":
-                yamux.send(2, 2, 0, 77)
-            case "even-stream":
-                yamux.send(0, 1, 2, 0)
-            case "even-flood":
-                for number in range(20_000):
-                    yamux.send(0, 1, 4_000 + 2 * number, 16_384)
-                    yamux.emit(bytes(16_384))
-            case "odd-stream":
-                yamux.send(0, 1, 4_001, 0)
-            case "unknown-stream":
-                yamux.send(0, 0, 4_003, 5)
-                yamux.emit(b"lost?")
-                yamux.send(1, 0, 4_003, 100)
-                yamux.send(0, 8, 4_003, 0)
-            case "overrun":
-                for _ in range(40):
-                    yamux.send(0, 0, open_ids[0], 2**20)
-                    yamux.emit(bytes(2**20))
-            case "credit-overflow":
-                yamux.send(1, 0, open_ids[0], 2**32 - 1)
-                yamux.send(1, 0, open_ids[0], 2**32 - 1)
-            case "huge-body":
-                yamux.send(0, 0, open_ids[0], 2**31)
-            case "text":
-                link.send_nowait(b"text is not yamux", text=True)
-            case "empty":
-                link.send_nowait(b"")
-            case "half-frame":
-                link.send_nowait(bytes(7))
-            case "reset-streams":
-                for stream in list(yamux.streams.values()):
-                    stream.reset()
-            case "ping-flood":
-                for nonce in range(10_000):
-                    yamux.send(2, 1, 0, nonce)
-            case _:
-                raise ValueError(kind)
-
     async def open_data(self, path: str) -> None:
         """Open one more data channel and say what came of it; it is only held."""
         try:
@@ -484,7 +374,6 @@ class Session:
         except ConnectError as error:
             say("extra_data_refused", text=str(error), status=error.status)
             return
-        self._extra.append(link)
         say("extra_data_attached")
         with suppress(asyncio.CancelledError):
             while await link.receive() is not None:
