@@ -1,27 +1,50 @@
 """Authorization: what a principal may bind, and which address it gets.
 
-Decides from the grant of the token and the state that the caller passes in; changes nothing but
-the order of ports. The texts of refusals name the rule that refused, because the people who read
-them can only act on that. They avoid the letters that make old rustunnel clients take a refusal
-for a failed login («auth»).
+Decides from the grant of the token, the policies merged into it, and the state that the caller
+passes in; changes nothing but the order of ports. The texts of refusals name the rule that refused,
+because the people who read them can only act on that. They avoid the letters that make old rustunnel
+clients take a refusal for a failed login («auth»).
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Protocol
 
 from moleport_server.access.addresses import is_inside
 from moleport_server.domain.hostnames import label_under, normalise_binding, parse_label
 from moleport_server.domain.naming import RandomBits, draw_name, is_reserved
+from moleport_server.domain.policy import allowed_hostnames, is_within_bounds
 from moleport_server.domain.scope import matches
 from moleport_server.domain.token import Grant, Principal
-from moleport_server.domain.tunnel import TunnelProtocol
+from moleport_server.domain.tunnel import ContainerPort, TunnelProtocol
 from moleport_server.errors import Forbidden, InvalidRequest, NameTaken, PortTaken
-
-UNRESTRICTED = Grant()
-"""What the admin has, as far as a grant can say it; names outside of our domains come on top."""
 
 _SHOWN_PATTERNS = 8
 """A refusal is one line for a terminal."""
+
+
+class Bound(Protocol):
+    """What has an address: a tunnel of the registry."""
+
+    @property
+    def protocol(self) -> TunnelProtocol:
+        """What its visitors speak."""
+        ...
+
+    @property
+    def hostname(self) -> str | None:
+        """Its host name, if it has one."""
+        ...
+
+    @property
+    def port(self) -> int | None:
+        """Its TCP port, if it has one."""
+        ...
+
+    @property
+    def container(self) -> ContainerPort | None:
+        """Its container port, if it has one."""
+        ...
 
 
 class PortOrder:
@@ -97,7 +120,7 @@ def choose_hostname(
         NameTaken: the name is not free, or none that the grant allows is.
     """
     authorize_protocol(principal, TunnelProtocol.HTTP)
-    patterns = _grant(principal).hostnames
+    patterns = allowed_hostnames(principal.effective, domains)
     if hostname is not None and subdomain is not None:
         raise InvalidRequest("give either a host name or a subdomain, not both")
     if subdomain is not None:
@@ -112,7 +135,11 @@ def choose_hostname(
     else:
         shown = wanted = draw_name(
             random_bits,
-            lambda name: is_free(name) and not _is_kept(principal, name, domains, reserved),
+            lambda name: (
+                is_free(name)
+                and not _is_kept(principal, name, domains, reserved)
+                and is_within_bounds(principal.effective, name, domains)
+            ),
             patterns=patterns,
             domains=domains,
         )
@@ -177,10 +204,31 @@ def authorize_container_port(principal: Principal, protocol: TunnelProtocol, por
         raise Forbidden(f"{_who(principal)} may not use container port {port}")
 
 
+def check_tunnel(principal: Principal, tunnel: Bound, domains: Collection[str]) -> None:
+    """Check that a principal may still have a tunnel that it was given earlier.
+
+    Raises:
+        Forbidden: its token or one of the policies changed, and now leaves the address out.
+    """
+    authorize_protocol(principal, tunnel.protocol)
+    if tunnel.container is not None:
+        authorize_container_port(principal, tunnel.protocol, tunnel.container.port)
+    if tunnel.hostname is not None:
+        _check_granted(principal, tunnel.hostname, domains)
+    if tunnel.port is not None and not _is_granted(tunnel.port, _grant(principal).tcp_ports):
+        raise Forbidden(f"{_who(principal)} may not use port {tunnel.port}")
+
+
 def _check_granted(principal: Principal, hostname: str, domains: Collection[str]) -> None:
     """Raise Forbidden if the host name is outside of the grant; the admin has all."""
-    patterns = _grant(principal).hostnames
-    if principal.is_admin or matches(patterns, hostname, domains):
+    if principal.is_admin:
+        return
+    effective = principal.effective
+    if not matches(effective.grant.hostnames, hostname, domains):
+        patterns = effective.grant.hostnames
+    elif not is_within_bounds(effective, hostname, domains):
+        patterns = allowed_hostnames(effective, domains)
+    else:
         return
     if patterns is None:
         allowed = "single names under " + ", ".join(domains)
@@ -205,7 +253,7 @@ def _is_kept(
 
 
 def _grant(principal: Principal) -> Grant:
-    return UNRESTRICTED if principal.token is None else principal.token.grant
+    return principal.effective.grant
 
 
 def _who(principal: Principal) -> str:

@@ -72,6 +72,25 @@ def matches(patterns: Collection[str] | None, hostname: str, domains: Collection
     return any(_matches_one(pattern, hostname, label) for pattern in patterns)
 
 
+def covers(outer: str, inner: str, domains: Collection[str]) -> bool:
+    """Whether every host name that matches `inner` matches `outer` as well."""
+    if "." not in outer:
+        if "." in inner:
+            label, _, parent = inner.partition(".")
+            return parent in domains and _covers_label(outer, label)
+        return _covers_label(outer, inner)
+    if "." not in inner:
+        # A bare label stands for that label under each of our domains.
+        return all(covers(outer, f"{inner}.{domain}", domains) for domain in domains)
+    wide, narrow = outer.split("."), inner.split(".")
+    return len(wide) == len(narrow) and all(map(_covers_label, wide, narrow))
+
+
+def _covers_label(outer: str, inner: str) -> bool:
+    # A star of the inner one is a text of any length, which one character of the outer one never is.
+    return glob(outer.replace("?", "\0") if "*" in inner else outer, inner)
+
+
 def is_exact(pattern: str) -> bool:
     """Whether the pattern names one host and nothing else."""
     return "*" not in pattern and "?" not in pattern
