@@ -18,6 +18,8 @@ from moleport_bench.waiting import get, wait_until
 
 CONNECTIONS = (1, 2, 4)
 SHARE = 0.4
+EVERY_TUNNEL_SECONDS = 3
+"""So long the load runs before it counts: the first request of a tunnel opens its connections."""
 _SCRIPT = """
 local requests = {{}}
 local next = 0
@@ -40,7 +42,8 @@ class TunnelsFigure:
     name: str = "tunnels"
     title: str = "Growth: throughput with 1, 100 and 1,000 tunnels"
     method: str = (
-        "wrk with 64 connections; each request goes to the next tunnel in turn. An agent has 32 "
+        "wrk with 64 connections; each request goes to the next tunnel in turn, after 3 s in which "
+        "every tunnel had its first. An agent has 32 "
         "tunnels at most; the 32 agents of a thousand tunnels share one process."
     )
     columns: Sequence[Column] = (
@@ -66,7 +69,7 @@ class TunnelsFigure:
                 _wait_for(last)
                 script = running.directory / "hosts.lua"
                 script.write_text(_SCRIPT.format(count=count), encoding="ascii")
-                for seconds in (WARM_UP_SECONDS, max(1, round(effort.seconds * SHARE))):
+                for seconds in (EVERY_TUNNEL_SECONDS, max(1, round(effort.seconds * SHARE))):
                     load = wrk.load(
                         running.address,
                         connections=effort.connections,
