@@ -29,7 +29,7 @@ from moleport_agent.events import (
 from moleport_agent.local import LocalService
 from moleport_agent.name_memory import NameMemory
 from moleport_agent.session import BindRefused, DriverSession, Ending
-from moleport_agent.settings import AgentSettings, Secret, TunnelSettings
+from moleport_agent.settings import AgentSettings, ContainerPort, Secret, TunnelSettings
 from moleport_wire.aio.collection import settle
 from moleport_wire.aio.tasks import TaskOwner
 from moleport_wire.aio.websocket import UpgradeRefused
@@ -117,6 +117,7 @@ class _Agent:
         }
         self._hashes: dict[str, tuple[messages.BasicUser, ...]] = {}
         self._names: dict[str, str] = {}
+        self._container_ports: dict[str, int] = {}
         """Public host name or port that each tunnel had last."""
         self._memory = NameMemory(settings.memory_file)
         self._refused: set[str] = set()
@@ -202,8 +203,8 @@ class _Agent:
         if hello.resumed:
             for bound in hello.resumed_binds:
                 name = session.binds.get(bound.bind_id)
-                if name is not None and bound.public_url is not None:
-                    self._note_opened(name, bound.public_url)
+                if name is not None:
+                    self._note_opened(name, bound.public_url, bound.container_port)
             alive = {bound.bind_id for bound in hello.resumed_binds}
             for bind_id in [b for b in session.binds if b not in alive]:
                 del session.binds[bind_id]
@@ -249,13 +250,21 @@ class _Agent:
                 logger.warning("no answer to BIND", extra={"tunnel": tunnel.name})
             else:
                 self._refused.discard(tunnel.name)
-                self._note_opened(tunnel.name, answer.public_url or "")
+                self._note_opened(tunnel.name, answer.public_url, answer.container_port)
                 return
             await asyncio.sleep(REBIND_SECONDS * (0.5 + random.random() / 2))  # noqa: S311 - jitter
 
-    def _note_opened(self, name: str, public_url: str) -> None:
-        parts = urlsplit(public_url)
+    def _note_opened(self, name: str, public_url: str | None, container_port: int) -> None:
         tunnel = self._tunnels[name]
+        if tunnel.container is not None:
+            # A port that was drawn once is asked for again.
+            self._container_ports[name] = container_port
+            self._observe(
+                TunnelOpened(name, public_url or "", tunnel.target.text, container_port or None)
+            )
+            return
+        public_url = public_url or ""
+        parts = urlsplit(public_url)
         if tunnel.protocol == "http" and parts.hostname:
             self._names[name] = parts.hostname
         elif parts.port is not None:
@@ -270,6 +279,8 @@ class _Agent:
         return f"{server} {tunnel.protocol} {tunnel.name} {tunnel.target.text}"
 
     async def _request(self, tunnel: TunnelSettings) -> messages.Bind:
+        if tunnel.container is not None:
+            return await self._container_request(tunnel, tunnel.container)
         last = self._names.get(tunnel.name) or self._memory.recall(self._memory_key(tunnel))
         hostname, port = tunnel.hostname, tunnel.port
         is_wish = False
@@ -288,6 +299,26 @@ class _Agent:
             subdomain=tunnel.subdomain,
             port=port,
             is_wish=is_wish,
+            basic_auth=await self._basic_users(tunnel),
+            allowed_cidrs=tunnel.allow_cidrs,
+            host_header=None if host_header == "preserve" else host_header,
+        )
+
+    async def _container_request(
+        self, tunnel: TunnelSettings, container: ContainerPort
+    ) -> messages.Bind:
+        host_header = _authority(tunnel) if tunnel.host_header == "rewrite" else tunnel.host_header
+        return messages.Bind(
+            client_bind_ref=0,
+            kind=tunnel.protocol,
+            mode=container.mode,
+            is_container=True,
+            container_port=container.port or self._container_ports.get(tunnel.name, 0),
+            host=container.host,
+            # Once: two agents that both want it must not take it from each other for ever.
+            takeover=container.takes_over and tunnel.name not in self._container_ports,
+            label=tunnel.name,
+            subdomain=tunnel.subdomain,
             basic_auth=await self._basic_users(tunnel),
             allowed_cidrs=tunnel.allow_cidrs,
             host_header=None if host_header == "preserve" else host_header,

@@ -28,7 +28,18 @@ class TunnelOpened:
     name: str
     """The tunnel's name in the configuration; unique in one agent."""
     public_url: str
+    """Empty if only the pod network reaches it."""
     target: str
+    container_port: int | None = None
+    """Inside of the cluster; None if it has none."""
+
+    @property
+    def address(self) -> str:
+        """Where visitors find it, for people."""
+        if self.container_port is None:
+            return self.public_url
+        port = f"container port {self.container_port}"
+        return f"{self.public_url} and {port}" if self.public_url else port
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,8 @@ def plain_line(event: AgentEvent) -> str | None:
             return f"connecting to {server}" if attempt == 1 else None
         case Connected(_, server, resumed):
             return f"online at {server}" + (", session resumed" if resumed else "")
-        case TunnelOpened(name, public_url, target):
-            return f"{printable(name)}: {printable(public_url)} -> {printable(target)}"
+        case TunnelOpened(name, _, target):
+            return f"{printable(name)}: {printable(event.address)} -> {printable(target)}"
         case TunnelRefused(name, code, message, is_final):
             ending = "" if is_final else ", will ask again"
             return f"{printable(name)}: refused ({printable(code)}): {printable(message)}{ending}"

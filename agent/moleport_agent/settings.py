@@ -36,6 +36,20 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerPort:
+    """A port inside of the cluster instead of a public name or port of its own."""
+
+    mode: str
+    """`expose`: HTTP for the pod network, `pull`: TCP on loopback of the pod."""
+    port: int = 0
+    """0: any."""
+    host: str | None = None
+    """Where a pull listens; None: 127.0.0.1."""
+    takes_over: bool = False
+    """Whether another agent of the same token loses the port at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelSettings:
     """One tunnel that the agent asks for."""
 
@@ -49,6 +63,7 @@ class TunnelSettings:
     """Full host name; excludes `subdomain`."""
     port: int | None = None
     """Wanted TCP port."""
+    container: ContainerPort | None = None
     host_header: str = "preserve"
     """`preserve`, `rewrite` or a fixed value."""
     basic_auth: tuple[tuple[str, Secret], ...] | None = None

@@ -104,9 +104,9 @@ class ViewState:
                 if self.latency_ms is not None and round(self.latency_ms) == round(milliseconds):
                     return False
                 self.latency_ms = milliseconds
-            case TunnelOpened(name, public_url, target):
+            case TunnelOpened(name, _, target):
                 row = self._row(name)
-                row.public_url, row.target, row.trouble = public_url, target, None
+                row.public_url, row.target, row.trouble = event.address, target, None
             case TunnelRefused(name, code, message, is_final):
                 row = self._row(name)
                 ending = "" if is_final else "; asking again"

@@ -117,6 +117,12 @@ MEMBERS: Final[dict[str, tuple[MemberRow, ...]]] = {
         MemberRow("host", "text", "not used by moleport.1"),
         MemberRow("hostname", "text", "http: the whole host name", extension=True),
         MemberRow("subdomain", "text", "http: a label under the first domain", extension=True),
+        MemberRow(
+            "container",
+            "flag",
+            "a container port is meant, and no public name or port of its own",
+            extension=True,
+        ),
         MemberRow("wish", "flag", "another name or port will do as well", extension=True),
         MemberRow("port", "integer", "tcp: the public port, 1 to 65535", extension=True),
         MemberRow("basicAuth", "objects", "`{user, hash}`, at most 32", extension=True),

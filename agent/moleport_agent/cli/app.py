@@ -10,7 +10,7 @@ import click
 from moleport_agent.cli.completion import completion
 from moleport_agent.cli.diagnosis import doctor
 from moleport_agent.cli.exits import MEANINGS, Exit, exit_code
-from moleport_agent.cli.expose import expose_http, expose_tcp, start
+from moleport_agent.cli.expose import expose_http, expose_port, expose_tcp, pull, start
 from moleport_agent.cli.login import login
 from moleport_agent.cli.overview import list_tunnels, status
 from moleport_agent.cli.tokens import token
@@ -54,6 +54,8 @@ def moleport() -> None:
 for _command in (
     expose_http,
     expose_tcp,
+    expose_port,
+    pull,
     start,
     login,
     list_tunnels,

@@ -1,6 +1,7 @@
-"""`moleport http`, `tcp` and `start`: run an agent until a signal."""
+"""`moleport http`, `tcp`, `expose`, `pull` and `start`: run an agent until a signal."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from moleport_agent.cli.options import (
 )
 from moleport_agent.config import environment, memory_file
 from moleport_agent.errors import ConfigError
-from moleport_agent.settings import AgentSettings, ServerSettings, TunnelSettings
+from moleport_agent.settings import AgentSettings, ContainerPort, ServerSettings, TunnelSettings
 from moleport_agent.tunnels import Problem, TunnelEntry, make_tunnel
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -127,6 +128,83 @@ def expose_tcp(
     """Run one TCP tunnel."""
     entry = TunnelEntry(protocol="tcp", target=target, allow_cidr=list(allow_cidr) or None, **rest)
     _run(connection.resolve_loudly().settings, (_tunnel("tcp", entry),), connections, output)
+
+
+@click.command(
+    name="expose",
+    help="Give an HTTP service a port inside of the cluster, and a public name if the server makes "
+    f"them.\n\n{_TARGET_HELP}",
+    epilog="Example: moleport expose 3000 --port 8080",
+)
+@click.argument("target")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Wanted container port; default: one that is free.",
+)
+@click.option("--name", help="Wanted public name: one label under the server's domain.")
+@click.option(
+    "--takeover", is_flag=True, help="Take the port from another agent of this token, once."
+)
+@_upstream_options
+@running_options
+@connection_options
+def expose_port(
+    *,
+    target: str,
+    connection: ConnectionFlags,
+    output: OutputFlags,
+    connections: int | None,
+    port: int | None,
+    takeover: bool,
+    allow_cidr: tuple[str, ...],
+    **rest: Any,
+) -> None:
+    """Run one EXPOSE."""
+    entry = TunnelEntry(protocol="http", target=target, allow_cidr=list(allow_cidr) or None, **rest)
+    container = ContainerPort(mode="expose", port=port or 0, takes_over=takeover)
+    tunnel = replace(_tunnel("expose", entry), container=container)
+    _run(connection.resolve_loudly().settings, (tunnel,), connections, output)
+
+
+@click.command(
+    name="pull",
+    help="Let containers of the server's pod reach a TCP service, by a port on their loopback.\n\n"
+    f"{_TARGET_HELP}",
+    epilog="Example: moleport pull localhost:5432 --port 5432",
+)
+@click.argument("target")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Wanted port in the pod; default: one that is free.",
+)
+@click.option(
+    "--host",
+    type=click.Choice(["127.0.0.1", "::1"]),
+    default="127.0.0.1",
+    show_default=True,
+    help="Loopback address of the pod to listen on.",
+)
+@_upstream_options
+@running_options
+@connection_options
+def pull(
+    *,
+    target: str,
+    connection: ConnectionFlags,
+    output: OutputFlags,
+    connections: int | None,
+    port: int | None,
+    host: str,
+    allow_cidr: tuple[str, ...],
+    **rest: Any,
+) -> None:
+    """Run one PULL."""
+    entry = TunnelEntry(protocol="tcp", target=target, allow_cidr=list(allow_cidr) or None, **rest)
+    container = ContainerPort(mode="pull", port=port or 0, host=host)
+    tunnel = replace(_tunnel("pull", entry), container=container)
+    _run(connection.resolve_loudly().settings, (tunnel,), connections, output)
 
 
 @click.command(name="start")

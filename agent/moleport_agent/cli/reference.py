@@ -88,7 +88,7 @@ Keys may be added, never renamed or removed. Times are RFC 3339 in UTC.
 |---|---|
 | `connecting` | `server`, `attempt` |
 | `connected` | `session_id`, `server`, `resumed` |
-| `tunnel_opened` | `name`, `public_url`, `target` |
+| `tunnel_opened` | `name`, `public_url`, `target`, `container_port` |
 | `tunnel_refused` | `name`, `code`, `message`, `is_final` |
 | `tunnel_closed` | `name`, `reason` |
 | `disconnected` | `reason`, `retry_in_seconds` (null: never) |

@@ -248,6 +248,8 @@ class Bind:
     """moleport.1, http: a label under the server's first domain."""
     is_wish: bool = False
     """moleport.1: the name or port is wished for; another one will do."""
+    is_container: bool = False
+    """moleport.1: `containerPort` is meant; stock drivers always mean it."""
     port: int | None = None
     """moleport.1, tcp: the public port."""
     basic_auth: tuple[BasicUser, ...] | None = None
@@ -274,6 +276,7 @@ class Bind:
                 "hostname": self.hostname,
                 "subdomain": self.subdomain,
                 "wish": self.is_wish or None,
+                "container": self.is_container or None,
                 "port": self.port,
                 "basicAuth": users,
                 "allowedCidrs": None if self.allowed_cidrs is None else list(self.allowed_cidrs),
@@ -297,6 +300,7 @@ class Bind:
             hostname=m.optional_text("hostname"),
             subdomain=m.optional_text("subdomain"),
             is_wish=m.flag("wish"),
+            is_container=m.flag("container"),
             port=m.optional_integer("port", low=1, high=65535),
             basic_auth=None
             if users is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qs
@@ -44,10 +45,28 @@ class HoodyDoor:
 
 
 def _secret_of(upgrade: Upgrade) -> str | None:
-    """Return the credential of an upgrade request: bearer header, or `?token=` of old clients."""
-    scheme, _, secret = upgrade.headers.get("authorization", "").partition(" ")
+    """Return the credential of an upgrade request, in one of the ways of the family's clients.
+
+    Bearer tokens, the password of basic authentication (whatever its user is), the token beside a
+    container claim, and `?token=`, which is all that clients without headers can do.
+    """
+    headers = upgrade.headers
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and secret:
         return secret.strip()
+    if scheme.lower() == "basic":
+        return _password(secret)
+    claimed = headers.get("x-hoody-token")
+    if claimed:
+        return claimed.strip()
     query = upgrade.path.partition("?")[2]
     values = parse_qs(query).get("token") if query else None
     return values[0] if values else None
+
+
+def _password(encoded: str) -> str | None:
+    try:
+        pair = base64.b64decode(encoded, validate=True).decode()
+    except ValueError:
+        return None
+    return pair.partition(":")[2] or None

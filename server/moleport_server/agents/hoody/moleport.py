@@ -7,8 +7,10 @@ token in place, is told before the server ends, and gets reports of finished req
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from moleport_server.agents.hoody.container_claims import container_claim
 from moleport_server.agents.hoody.session import HoodySession
 from moleport_server.domain.token import Principal
 from moleport_server.domain.tunnel import TunnelProtocol
@@ -18,6 +20,7 @@ from moleport_server.errors import (
     Unauthenticated,
     UpstreamBusy,
 )
+from moleport_server.registry.container_ports import Contest
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import SessionEnd
 from moleport_server.registry.registry import Claim
@@ -83,9 +86,9 @@ class MoleportSession(HoodySession):
                 messages.ResumedBind(
                     bind_id=t.bind_id,
                     kind=t.protocol.value,
-                    mode="expose",
-                    container_port=0,
-                    public_url=t.public_url,
+                    mode="expose" if t.container is None else t.container.mode.value,
+                    container_port=0 if t.container is None else t.container.port,
+                    public_url=t.public_url or None,
                 )
                 for t in tunnels
             ),
@@ -218,6 +221,14 @@ class MoleportSession(HoodySession):
 
 
 def _claim_of(bind: messages.Bind) -> Claim:
+    if bind.is_container:
+        users = bind.basic_auth
+        return replace(
+            container_claim(replace(bind, label=bind.subdomain), Contest.RETURN),
+            basic_auth=None if users is None else tuple((u.user, u.password_hash) for u in users),
+            allowed_cidrs=bind.allowed_cidrs,
+            host_header=bind.host_header,
+        )
     if bind.mode != "expose" or bind.kind not in ("http", "tcp"):
         raise InvalidRequest(f"kind {bind.kind!r} with mode {bind.mode!r} cannot be bound here")
     if bind.hostname is not None and bind.subdomain is not None:

@@ -15,17 +15,16 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from moleport_server.agents.hoody.container_claims import container_claim
 from moleport_server.agents.hoody.exchange import ExchangeStream
 from moleport_server.agents.hoody.pull import PullStream
-from moleport_server.agents.hoody.refusals import InvalidHost, InvalidKind
 from moleport_server.agents.hoody.session import HoodySession
 from moleport_server.domain.token import Principal
-from moleport_server.domain.tunnel import ContainerMode, TunnelProtocol
+from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.errors import InvalidRequest, UpstreamBusy
-from moleport_server.registry.container_ports import ContainerClaim, Contest
+from moleport_server.registry.container_ports import Contest
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import SessionEnd
-from moleport_server.registry.registry import Claim
 from moleport_server.registry.upstream import ByteStream
 from moleport_wire.aio.muxer import LinkPort
 from moleport_wire.errors import RemoteProtocolError
@@ -47,7 +46,6 @@ SETTLE_SECONDS: Final = 0.1
 after that answer, and lose what comes with it."""
 JOIN_SECONDS: Final = 5.0
 """Streams of a resumed session wait for its secondaries, but not longer."""
-LOOPBACKS: Final = ("127.0.0.1", "::1")
 GOODBYE_CODES: Final = frozenset({1000, 1005})
 """Close codes of a client that meant to end; after all others, and without any, its ports are kept."""
 
@@ -250,7 +248,7 @@ class StockSession(HoodySession):
             self._refuse_bind(ref, InvalidRequest(error.reason))
             return
         try:
-            claim = _claim_of(bind)
+            claim = container_claim(bind, Contest.REFUSE)
         except InvalidRequest as error:
             self._refuse_bind(bind.client_bind_ref, error)
         else:
@@ -297,34 +295,3 @@ class StockSession(HoodySession):
         queue, self._queue = list(self._queue), deque()
         for exchange in queue:
             exchange.lost(Code.STREAM_CLOSED, reason)
-
-
-def _claim_of(bind: messages.Bind) -> Claim:
-    """Return what a BIND asks for.
-
-    Raises:
-        InvalidHost, InvalidKind: nobody gets that.
-    """
-    name = None
-    if (bind.kind, bind.mode) == ("http", "expose"):
-        mode, protocol = ContainerMode.EXPOSE, TunnelProtocol.HTTP
-        name = bind.label
-    elif (bind.kind, bind.mode) == ("tcp", "pull"):
-        mode, protocol = ContainerMode.PULL, TunnelProtocol.TCP
-    else:
-        raise InvalidKind(f"kind {bind.kind!r} with mode {bind.mode!r} cannot be bound")
-    if bind.takeover and mode is ContainerMode.PULL:
-        raise InvalidKind("a PULL cannot be taken over")
-    loopback = bind.host or LOOPBACKS[0]
-    if mode is ContainerMode.PULL and loopback not in LOOPBACKS:
-        raise InvalidHost(f"a PULL listens on {' or '.join(LOOPBACKS)}, not on {loopback!r}")
-    return Claim(
-        protocol=protocol,
-        container=ContainerClaim(
-            mode=mode,
-            port=bind.container_port,
-            loopback=loopback,
-            contest=Contest.TAKE if bind.takeover else Contest.REFUSE,
-            name=name,
-        ),
-    )

@@ -140,6 +140,7 @@ CASES = {
             hostname="shop.example.com",
             subdomain="shop",
             is_wish=True,
+            is_container=True,
             port=20000,
             basic_auth=(messages.BasicUser(user="ada", password_hash="$scrypt$x"),),
             allowed_cidrs=("10.0.0.0/8",),
@@ -147,7 +148,7 @@ CASES = {
         ),
         '{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":80,"label":"web",'
         '"takeover":true,"host":"::1","hostname":"shop.example.com","subdomain":"shop",'
-        '"wish":true,"port":20000,"basicAuth":[{"user":"ada","hash":"$scrypt$x"}],'
+        '"wish":true,"container":true,"port":20000,"basicAuth":[{"user":"ada","hash":"$scrypt$x"}],'
         '"allowedCidrs":["10.0.0.0/8"],"hostHeader":"localhost"}',
         messages.Bind.decode,
         st.builds(
@@ -162,6 +163,7 @@ CASES = {
             hostname=st.none() | TEXT,
             subdomain=st.none() | TEXT,
             is_wish=st.booleans(),
+            is_container=st.booleans(),
             port=st.none() | st.integers(1, 65535),
             basic_auth=st.none()
             | st.lists(
