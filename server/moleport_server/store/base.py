@@ -6,10 +6,11 @@ Every method is one transaction: cancelled or failed, it took place wholly or no
 No method is called per request: counters live in memory and come in batches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from moleport_server.domain.policy import Policy
 from moleport_server.domain.token import Credential, Token
 from moleport_server.domain.tunnel import TunnelProtocol
 
@@ -28,18 +29,36 @@ class TokenRow:
 class TokenStore(Protocol):
     """Tokens and their credential slots."""
 
-    async def create_token(self, token: Token, credential: Credential) -> None:
-        """Store a new token with its first credential, both or neither.
+    async def create_token(self, token: Token, credential: Credential | None = None) -> None:
+        """Store a new token with its first credential, if there is one yet; both or neither.
 
         Raises:
             ConflictError: the id or the digest of the credential exists already.
+            NotFoundError: it names a policy that does not exist.
+        """
+        ...
+
+    async def replace_token(self, token: Token, *, version: int) -> bool:
+        """Replace what is wished of a token if it still has this version; the caller reads it anew.
+
+        Keeps `created_at`, `last_used_at` and the credentials. False: it changed meanwhile, or
+        there is none.
+
+        Raises:
+            NotFoundError: it names a policy that does not exist.
         """
         ...
 
     async def list_tokens(
-        self, *, after: str | None = None, limit: int | None = None
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        owner_cluster: str | None = None,
     ) -> list[TokenRow]:
         """Return tokens, newest first (ties by id), those behind the token id `after` only.
+
+        With `owner_cluster` those that the operator of this cluster owns.
 
         Raises:
             InvalidRequest: there is no token `after` (any more), so its place is unknown.
@@ -61,10 +80,64 @@ class TokenStore(Protocol):
         """
         ...
 
+    async def put_credential(self, credential: Credential) -> bool:
+        """Fill a revision slot and return whether it was empty before.
+
+        The same digest again changes `not_after` alone, another one is a new secret, never used.
+
+        Raises:
+            NotFoundError: there is no such token.
+            ConflictError: another slot, of whatever token, has this digest.
+        """
+        ...
+
+    async def delete_credential(self, token_id: str, revision: int) -> bool:
+        """Empty a revision slot; False if it was empty."""
+        ...
+
     async def touch_credentials(self, used_at: dict[tuple[str, int], float]) -> None:
         """Record when credentials (token id, revision) were last used; unknown ones are ignored.
 
         Never moves a time backwards; `last_used_at` of the token is the latest of its slots.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRow:
+    """A policy together with what listings tell about it."""
+
+    policy: Policy
+    attached_tokens: int
+    """How many tokens name it."""
+
+
+class PolicyStore(Protocol):
+    """Policies; tokens name them by id, and may not name one that does not exist."""
+
+    async def create_policy(self, policy: Policy) -> None:
+        """Store a new policy.
+
+        Raises:
+            ConflictError: the id exists already.
+        """
+        ...
+
+    async def replace_policy(self, policy: Policy, *, version: int) -> bool:
+        """Replace a policy if it still has this version; False: it changed meanwhile, or is gone."""
+        ...
+
+    async def list_policies(
+        self, *, ids: Collection[str] | None = None, owner_cluster: str | None = None
+    ) -> list[PolicyRow]:
+        """Return policies by id: all, or those of `ids` that exist, or those of a cluster."""
+        ...
+
+    async def delete_policy(self, policy_id: str) -> bool:
+        """Delete a policy; False if it was unknown.
+
+        Raises:
+            ConflictError: a token names it; without it the token would be allowed more.
         """
         ...
 
@@ -232,7 +305,7 @@ class CaptureStore(Protocol):
         ...
 
 
-class StateStore(TokenStore, LeaseStore, TunnelLogStore, Protocol):
+class StateStore(TokenStore, PolicyStore, LeaseStore, TunnelLogStore, Protocol):
     """What `state.db` holds, as one collaborator."""
 
     async def instance_id(self) -> str:

@@ -4,16 +4,18 @@ For tests and for servers that are meant to forget. Methods never wait, so each 
 by nature. Nothing here is bounded but captures: what fills it is bounded by its users.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from uuid import uuid4
 
+from moleport_server.domain.policy import Policy
 from moleport_server.domain.token import Credential, Token
 from moleport_server.errors import ConflictError, InvalidRequest, NotFoundError
 from moleport_server.store.base import (
     CaptureRow,
     HistoryQuery,
     Lease,
+    PolicyRow,
     StoredSession,
     TokenRow,
     TunnelLogEntry,
@@ -30,6 +32,7 @@ class MemoryStateStore:
         self._instance_id = str(uuid4())
         self._tokens: dict[str, Token] = {}
         self._credentials: dict[tuple[str, int], Credential] = {}
+        self._policies: dict[str, Policy] = {}
         self._leases: dict[tuple[str, str], Lease] = {}
         self._sessions: dict[str, StoredSession] = {}
         self._log: dict[str, TunnelLogEntry] = {}
@@ -41,17 +44,38 @@ class MemoryStateStore:
     async def aclose(self) -> None:
         """Do nothing; there is nothing to flush."""
 
-    async def create_token(self, token: Token, credential: Credential) -> None:
+    async def create_token(self, token: Token, credential: Credential | None = None) -> None:
         """See `TokenStore.create_token`."""
-        if credential.token_id != token.id:
+        if credential is not None and credential.token_id != token.id:
             raise ValueError("the credential belongs to another token")
-        if token.id in self._tokens or self._find(credential.sha256) is not None:
+        has_digest = credential is not None and self._find(credential.sha256) is not None
+        if token.id in self._tokens or has_digest:
             raise ConflictError("a token with this id or credential exists")
+        self._require_policies(token.policy_ids)
         self._tokens[token.id] = token
-        self._credentials[token.id, credential.revision] = credential
+        if credential is not None:
+            self._credentials[token.id, credential.revision] = credential
+
+    async def replace_token(self, token: Token, *, version: int) -> bool:
+        """See `TokenStore.replace_token`."""
+        current = self._tokens.get(token.id)
+        if current is None or current.version != version:
+            return False
+        self._require_policies(token.policy_ids)
+        self._tokens[token.id] = replace(
+            token,
+            created_at=current.created_at,
+            last_used_at=current.last_used_at,
+            version=version + 1,
+        )
+        return True
 
     async def list_tokens(
-        self, *, after: str | None = None, limit: int | None = None
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        owner_cluster: str | None = None,
     ) -> list[TokenRow]:
         """See `TokenStore.list_tokens`."""
         tokens = sorted(self._tokens.values(), key=lambda token: (-token.created_at, token.id))
@@ -60,8 +84,8 @@ class MemoryStateStore:
             if after not in self._tokens:
                 raise InvalidRequest("the cursor names no token; start again without it")
             start = tokens.index(self._tokens[after]) + 1
-        end = None if limit is None else start + max(0, limit)
-        return [self._row(token) for token in tokens[start:end]]
+        chosen = [token for token in tokens[start:] if _is_owned(token, owner_cluster)]
+        return [self._row(token) for token in chosen[: None if limit is None else max(0, limit)]]
 
     async def get_token(self, token_id: str) -> TokenRow | None:
         """See `TokenStore.get_token`."""
@@ -87,6 +111,23 @@ class MemoryStateStore:
             self._log[entry.id] = replace(entry, token_id=None)
         return True
 
+    async def put_credential(self, credential: Credential) -> bool:
+        """See `TokenStore.put_credential`."""
+        self._require_token(credential.token_id)
+        slot = (credential.token_id, credential.revision)
+        other = self._find(credential.sha256)
+        if other is not None and (other.token_id, other.revision) != slot:
+            raise ConflictError("another credential has this digest")
+        current = self._credentials.get(slot)
+        if current is not None and current.sha256 == credential.sha256:
+            credential = replace(current, not_after=credential.not_after)
+        self._credentials[slot] = credential
+        return current is None
+
+    async def delete_credential(self, token_id: str, revision: int) -> bool:
+        """See `TokenStore.delete_credential`."""
+        return self._credentials.pop((token_id, revision), None) is not None
+
     async def touch_credentials(self, used_at: dict[tuple[str, int], float]) -> None:
         """See `TokenStore.touch_credentials`."""
         for slot, at in used_at.items():
@@ -98,6 +139,36 @@ class MemoryStateStore:
                 credential, last_used_at=_later(credential.last_used_at, at)
             )
             self._tokens[token.id] = replace(token, last_used_at=_later(token.last_used_at, at))
+
+    async def create_policy(self, policy: Policy) -> None:
+        """See `PolicyStore.create_policy`."""
+        if policy.id in self._policies:
+            raise ConflictError("a policy with this id exists")
+        self._policies[policy.id] = policy
+
+    async def replace_policy(self, policy: Policy, *, version: int) -> bool:
+        """See `PolicyStore.replace_policy`."""
+        current = self._policies.get(policy.id)
+        if current is None or current.version != version:
+            return False
+        self._policies[policy.id] = replace(policy, version=version + 1)
+        return True
+
+    async def list_policies(
+        self, *, ids: Collection[str] | None = None, owner_cluster: str | None = None
+    ) -> list[PolicyRow]:
+        """See `PolicyStore.list_policies`."""
+        return [
+            PolicyRow(policy=policy, attached_tokens=self._count_attached(policy_id))
+            for policy_id, policy in sorted(self._policies.items())
+            if (ids is None or policy_id in ids) and _is_owned(policy, owner_cluster)
+        ]
+
+    async def delete_policy(self, policy_id: str) -> bool:
+        """See `PolicyStore.delete_policy`."""
+        if self._count_attached(policy_id):
+            raise ConflictError("the policy is attached to tokens")
+        return self._policies.pop(policy_id, None) is not None
 
     async def save_lease(self, lease: Lease) -> None:
         """See `LeaseStore.save_lease`."""
@@ -181,6 +252,14 @@ class MemoryStateStore:
     def _label(self, token_id: str | None) -> str | None:
         return None if token_id is None else self._tokens[token_id].label
 
+    def _count_attached(self, policy_id: str) -> int:
+        return sum(policy_id in token.policy_ids for token in self._tokens.values())
+
+    def _require_policies(self, policy_ids: tuple[str, ...]) -> None:
+        for policy_id in policy_ids:
+            if policy_id not in self._policies:
+                raise NotFoundError(f"there is no policy {policy_id}")
+
     def _require_token(self, token_id: str | None) -> None:
         if token_id is not None and token_id not in self._tokens:
             raise NotFoundError("the token does not exist any more")
@@ -226,6 +305,10 @@ class MemoryCaptureStore:
         row = self._rows.pop(capture_id, None)
         if row is not None:
             self._used_bytes -= _size(row)
+
+
+def _is_owned(record: Token | Policy, cluster: str | None) -> bool:
+    return cluster is None or (record.owner is not None and record.owner.cluster == cluster)
 
 
 def _later(known: float | None, at: float) -> float:

@@ -1,6 +1,6 @@
-"""Tokens between the domain and the columns of a table.
+"""Tokens and policies between the domain and the columns of a table.
 
-Grants and limits are JSON documents, read strictly: a member that is missing or unknown would be a
+Grants, limits and policies are JSON documents, read strictly: a member that is missing or unknown would be a
 restriction that silently does not hold, so it is an error. A release that adds a member therefore
 brings a migration that says what older rows mean.
 """
@@ -13,10 +13,11 @@ from typing import TypeVar
 
 import msgspec
 
-from moleport_server.domain.token import Credential, Grant, Limits, Token
-from moleport_server.domain.tunnel import TunnelProtocol
+from moleport_server.domain.policy import Policy
+from moleport_server.domain.token import Credential, Grant, Limits, Owner, Token
+from moleport_server.domain.tunnel import BasicCredential, IPNetwork, TunnelProtocol
 from moleport_server.errors import StoreCorrupt
-from moleport_server.store.base import TokenRow
+from moleport_server.store.base import PolicyRow, TokenRow
 
 
 class _GrantRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,10 +32,31 @@ class _LimitsRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_tunnels: int | None
     max_agents: int | None
     max_connections: int | None
+    max_connections_per_tunnel: int | None
     requests_per_second: float | None
+    burst: float | None
+    request_body_bytes: int | None
+    bandwidth: int | None
+    idle_seconds: float | None
 
 
-_Record = TypeVar("_Record", _GrantRecord, _LimitsRecord)
+class _PolicyRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    protocols: tuple[TunnelProtocol, ...] | None
+    hostnames: tuple[str, ...] | None
+    tcp_ports: tuple[tuple[int, int], ...] | None
+    agent_cidrs: tuple[str, ...] | None
+    client_cidrs: tuple[str, ...] | None
+    denied_client_cidrs: tuple[str, ...]
+    limits: _LimitsRecord
+    max_lifetime_seconds: float | None
+    max_tokens: int | None
+    requires_rotation: bool
+    requires_tls: bool
+    basic_auth: tuple[tuple[str, str], ...] | None
+    is_auth_unresolved: bool
+
+
+_Record = TypeVar("_Record", _GrantRecord, _LimitsRecord, _PolicyRecord)
 
 
 def encode_grant(grant: Grant) -> str:
@@ -44,7 +66,7 @@ def encode_grant(grant: Grant) -> str:
         hostnames=grant.hostnames,
         tcp_ports=grant.tcp_ports,
         container_ports=grant.container_ports,
-        agent_cidrs=None if grant.agent_cidrs is None else tuple(map(str, grant.agent_cidrs)),
+        agent_cidrs=_texts(grant.agent_cidrs),
     )
     return msgspec.json.encode(record).decode()
 
@@ -55,31 +77,20 @@ def decode_grant(text: str, *, token_id: str) -> Grant:
     Raises:
         StoreCorrupt: the text is not what `encode_grant` makes.
     """
-    record = _decode(text, _GrantRecord, token_id=token_id)
-    try:
-        agent_cidrs = (
-            None if record.agent_cidrs is None else tuple(map(ip_network, record.agent_cidrs))
-        )
-    except ValueError as error:
-        raise _unreadable(token_id, error) from error
+    what = f"token {token_id}"
+    record = _decode(text, _GrantRecord, what)
     return Grant(
         protocols=record.protocols,
         hostnames=record.hostnames,
         tcp_ports=record.tcp_ports,
         container_ports=record.container_ports,
-        agent_cidrs=agent_cidrs,
+        agent_cidrs=_networks(record.agent_cidrs, what),
     )
 
 
 def encode_limits(limits: Limits) -> str:
     """Return the JSON text of limits."""
-    record = _LimitsRecord(
-        max_tunnels=limits.max_tunnels,
-        max_agents=limits.max_agents,
-        max_connections=limits.max_connections,
-        requests_per_second=limits.requests_per_second,
-    )
-    return msgspec.json.encode(record).decode()
+    return msgspec.json.encode(_limits_record(limits)).decode()
 
 
 def decode_limits(text: str, *, token_id: str) -> Limits:
@@ -88,13 +99,70 @@ def decode_limits(text: str, *, token_id: str) -> Limits:
     Raises:
         StoreCorrupt: the text is not what `encode_limits` makes.
     """
-    record = _decode(text, _LimitsRecord, token_id=token_id)
-    return Limits(
-        max_tunnels=record.max_tunnels,
-        max_agents=record.max_agents,
-        max_connections=record.max_connections,
-        requests_per_second=record.requests_per_second,
+    return _limits(_decode(text, _LimitsRecord, f"token {token_id}"))
+
+
+def encode_policy(policy: Policy) -> str:
+    """Return the JSON text of what a policy says; id, owner and version are columns."""
+    users = policy.basic_auth
+    record = _PolicyRecord(
+        protocols=policy.protocols,
+        hostnames=policy.hostnames,
+        tcp_ports=policy.tcp_ports,
+        agent_cidrs=_texts(policy.agent_cidrs),
+        client_cidrs=_texts(policy.client_cidrs),
+        denied_client_cidrs=tuple(map(str, policy.denied_client_cidrs)),
+        limits=_limits_record(policy.limits),
+        max_lifetime_seconds=policy.max_lifetime_seconds,
+        max_tokens=policy.max_tokens,
+        requires_rotation=policy.requires_rotation,
+        requires_tls=policy.requires_tls,
+        basic_auth=None if users is None else tuple((u.user, u.password_hash) for u in users),
+        is_auth_unresolved=policy.is_auth_unresolved,
     )
+    return msgspec.json.encode(record).decode()
+
+
+def policy_columns(policy: Policy) -> dict[str, str | int | None]:
+    """Return the values of a row of `policies`, by column."""
+    return {
+        "id": policy.id,
+        **_owner_columns(policy.owner),
+        "body": encode_policy(policy),
+        "version": policy.version,
+    }
+
+
+def read_policy_row(row: sqlite3.Row) -> PolicyRow:
+    """Return the policy of a row that has all columns of `policies` and `attached_tokens`.
+
+    Raises:
+        StoreCorrupt: its body cannot be read.
+    """
+    what = f"policy {row['id']}"
+    record = _decode(row["body"], _PolicyRecord, what)
+    users = record.basic_auth
+    policy = Policy(
+        id=row["id"],
+        owner=_read_owner(row),
+        protocols=record.protocols,
+        hostnames=record.hostnames,
+        tcp_ports=record.tcp_ports,
+        agent_cidrs=_networks(record.agent_cidrs, what),
+        client_cidrs=_networks(record.client_cidrs, what),
+        denied_client_cidrs=_networks(record.denied_client_cidrs, what) or (),
+        limits=_limits(record.limits),
+        max_lifetime_seconds=record.max_lifetime_seconds,
+        max_tokens=record.max_tokens,
+        requires_rotation=record.requires_rotation,
+        requires_tls=record.requires_tls,
+        basic_auth=None
+        if users is None
+        else tuple(BasicCredential(user=user, password_hash=text) for user, text in users),
+        is_auth_unresolved=record.is_auth_unresolved,
+        version=row["version"],
+    )
+    return PolicyRow(policy=policy, attached_tokens=row["attached_tokens"])
 
 
 def token_columns(token: Token) -> dict[str, str | float | bool | None]:
@@ -109,6 +177,9 @@ def token_columns(token: Token) -> dict[str, str | float | bool | None]:
         "last_used_at": token.last_used_at,
         "expires_at": token.expires_at,
         "suspended": token.suspended,
+        **_owner_columns(token.owner),
+        "policy_ids": msgspec.json.encode(token.policy_ids).decode(),
+        "version": token.version,
     }
 
 
@@ -129,6 +200,9 @@ def read_token(row: sqlite3.Row) -> Token:
         last_used_at=row["last_used_at"],
         expires_at=row["expires_at"],
         suspended=bool(row["suspended"]),
+        owner=_read_owner(row),
+        policy_ids=_read_policy_ids(row),
+        version=row["version"],
     )
 
 
@@ -139,6 +213,7 @@ def read_credential(row: sqlite3.Row) -> Credential:
         revision=row["revision"],
         sha256=row["sha256"],
         not_after=row["not_after"],
+        created_at=row["credential_created_at"],
         last_used_at=row["credential_last_used_at"],
     )
 
@@ -165,15 +240,80 @@ def read_token_rows(rows: Iterable[sqlite3.Row]) -> list[TokenRow]:
     return entries
 
 
-def _decode(text: str, record_type: type[_Record], *, token_id: str) -> _Record:
+def _limits_record(limits: Limits) -> _LimitsRecord:
+    return _LimitsRecord(
+        max_tunnels=limits.max_tunnels,
+        max_agents=limits.max_agents,
+        max_connections=limits.max_connections,
+        max_connections_per_tunnel=limits.max_connections_per_tunnel,
+        requests_per_second=limits.requests_per_second,
+        burst=limits.burst,
+        request_body_bytes=limits.request_body_bytes,
+        bandwidth=limits.bandwidth,
+        idle_seconds=limits.idle_seconds,
+    )
+
+
+def _limits(record: _LimitsRecord) -> Limits:
+    return Limits(
+        max_tunnels=record.max_tunnels,
+        max_agents=record.max_agents,
+        max_connections=record.max_connections,
+        max_connections_per_tunnel=record.max_connections_per_tunnel,
+        requests_per_second=record.requests_per_second,
+        burst=record.burst,
+        request_body_bytes=record.request_body_bytes,
+        bandwidth=record.bandwidth,
+        idle_seconds=record.idle_seconds,
+    )
+
+
+def _texts(networks: tuple[IPNetwork, ...] | None) -> tuple[str, ...] | None:
+    return None if networks is None else tuple(map(str, networks))
+
+
+def _networks(texts: tuple[str, ...] | None, what: str) -> tuple[IPNetwork, ...] | None:
+    try:
+        return None if texts is None else tuple(map(ip_network, texts))
+    except ValueError as error:
+        raise _unreadable(what, error) from error
+
+
+def _owner_columns(owner: Owner | None) -> dict[str, str | None]:
+    return {
+        "owner_cluster": None if owner is None else owner.cluster,
+        "owner_namespace": None if owner is None else owner.namespace,
+        "owner_name": None if owner is None else owner.name,
+        "owner_uid": None if owner is None else owner.uid,
+    }
+
+
+def _read_owner(row: sqlite3.Row) -> Owner | None:
+    if row["owner_cluster"] is None:
+        return None
+    return Owner(
+        cluster=row["owner_cluster"],
+        namespace=row["owner_namespace"],
+        name=row["owner_name"],
+        uid=row["owner_uid"],
+    )
+
+
+def _read_policy_ids(row: sqlite3.Row) -> tuple[str, ...]:
+    try:
+        return msgspec.json.decode(row["policy_ids"], type=tuple[str, ...])
+    except msgspec.DecodeError as error:
+        raise _unreadable(f"token {row['id']}", error) from error
+
+
+def _decode(text: str, record_type: type[_Record], what: str) -> _Record:
     try:
         return msgspec.json.decode(text, type=record_type)
     except msgspec.DecodeError as error:
-        raise _unreadable(token_id, error) from error
+        raise _unreadable(what, error) from error
 
 
-def _unreadable(token_id: str, error: Exception) -> StoreCorrupt:
+def _unreadable(what: str, error: Exception) -> StoreCorrupt:
     return StoreCorrupt(
-        f"token {token_id} cannot be read ({error}); delete it and issue a new one, "
-        "or restore a backup"
+        f"{what} cannot be read ({error}); delete it and make it anew, or restore a backup"
     )

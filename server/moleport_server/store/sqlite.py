@@ -1,30 +1,37 @@
-"""Tokens, leases, sessions and the tunnel log in one SQLite file, `state.db`.
+"""Tokens, policies, leases, sessions and the tunnel log in one SQLite file, `state.db`.
 
 The default store of a single server. A commit has reached the disk when its method returns
 (WAL with synchronous FULL), so that a crash forgets nothing that a caller was told. What the
 columns mean stands in `migrations/state`; foreign keys carry the consequences of a deleted token.
 """
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
+import aiosqlite
+
+from moleport_server.domain.policy import Policy
 from moleport_server.domain.token import Credential, Token
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.errors import ConflictError, InvalidRequest, NotFoundError
 from moleport_server.store.base import (
     HistoryQuery,
     Lease,
+    PolicyRow,
     StoredSession,
     TokenRow,
     TunnelLogEntry,
 )
 from moleport_server.store.database import Database
 from moleport_server.store.records import (
+    policy_columns,
     read_credential,
+    read_policy_row,
     read_token,
     read_token_rows,
     token_columns,
@@ -33,23 +40,71 @@ from moleport_server.store.schema import state_schema
 
 _INSERT_INTO_TOKENS = """
     INSERT INTO tokens (id, label, scope, access, limits, created_at, last_used_at, expires_at,
-                        suspended)
+                        suspended, owner_cluster, owner_namespace, owner_name, owner_uid,
+                        policy_ids, version)
     VALUES (:id, :label, :scope, :access, :limits, :created_at, :last_used_at, :expires_at,
-            :suspended)
+            :suspended, :owner_cluster, :owner_namespace, :owner_name, :owner_uid,
+            :policy_ids, :version)
+"""
+_UPDATE_TOKENS = """
+    UPDATE tokens
+    SET label = :label, scope = :scope, access = :access, limits = :limits,
+        expires_at = :expires_at, suspended = :suspended, owner_cluster = :owner_cluster,
+        owner_namespace = :owner_namespace, owner_name = :owner_name, owner_uid = :owner_uid,
+        policy_ids = :policy_ids, version = version + 1
+    WHERE id = :id AND version = :version
+"""
+_MISSING_POLICIES = """
+    SELECT value FROM json_each(?) WHERE value NOT IN (SELECT id FROM policies) LIMIT 1
 """
 _INSERT_INTO_CREDENTIALS = """
-    INSERT INTO credentials (token_id, revision, sha256, not_after, last_used_at)
-    VALUES (:token_id, :revision, :sha256, :not_after, :last_used_at)
+    INSERT INTO credentials (token_id, revision, sha256, not_after, created_at, last_used_at)
+    VALUES (:token_id, :revision, :sha256, :not_after, :created_at, :last_used_at)
+"""
+_PUT_CREDENTIAL = f"""{_INSERT_INTO_CREDENTIALS}
+    ON CONFLICT (token_id, revision) DO UPDATE
+    SET not_after = excluded.not_after,
+        created_at = CASE sha256 WHEN excluded.sha256 THEN created_at
+                     ELSE excluded.created_at END,
+        last_used_at = CASE sha256 WHEN excluded.sha256 THEN last_used_at
+                       ELSE excluded.last_used_at END,
+        sha256 = excluded.sha256
+"""  # noqa: S608 - joined from constants
+_INSERT_INTO_POLICIES = """
+    INSERT INTO policies (id, owner_cluster, owner_namespace, owner_name, owner_uid, body, version)
+    VALUES (:id, :owner_cluster, :owner_namespace, :owner_name, :owner_uid, :body, :version)
+"""
+_UPDATE_POLICIES = """
+    UPDATE policies
+    SET owner_cluster = :owner_cluster, owner_namespace = :owner_namespace,
+        owner_name = :owner_name, owner_uid = :owner_uid, body = :body, version = version + 1
+    WHERE id = :id AND version = :version
+"""
+_LIST_POLICIES = """
+    WITH attached AS (
+        SELECT value AS id, COUNT(*) AS count FROM tokens, json_each(tokens.policy_ids)
+        GROUP BY value
+    )
+    SELECT policies.*, COALESCE(attached.count, 0) AS attached_tokens
+    FROM policies LEFT JOIN attached ON attached.id = policies.id
+    WHERE (:ids IS NULL OR policies.id IN (SELECT value FROM json_each(:ids)))
+          AND (:owner_cluster IS NULL OR owner_cluster = :owner_cluster)
+    ORDER BY policies.id
+"""
+_IS_ATTACHED = """
+    SELECT 1 FROM tokens, json_each(tokens.policy_ids) WHERE json_each.value = ? LIMIT 1
 """
 _JOINED = """
     SELECT tokens.*, revision, sha256, not_after,
+           credentials.created_at AS credential_created_at,
            credentials.last_used_at AS credential_last_used_at,
            (SELECT COUNT(*) FROM tunnel_log WHERE token_id = tokens.id) AS tunnel_count
 """
 _TOKENS_PAGE = f"""{_JOINED}
     FROM (SELECT * FROM tokens
-          WHERE :after IS NULL OR created_at < :created_at
-                OR (created_at = :created_at AND id > :after)
+          WHERE (:after IS NULL OR created_at < :created_at
+                 OR (created_at = :created_at AND id > :after))
+                AND (:owner_cluster IS NULL OR owner_cluster = :owner_cluster)
           ORDER BY created_at DESC, id LIMIT :limit) AS tokens
     LEFT JOIN credentials ON credentials.token_id = tokens.id
     ORDER BY tokens.created_at DESC, tokens.id, revision
@@ -157,19 +212,35 @@ class SqliteStateStore:
         """Wait for running transactions, then close; idempotent."""
         await self._database.aclose()
 
-    async def create_token(self, token: Token, credential: Credential) -> None:
+    async def create_token(self, token: Token, credential: Credential | None = None) -> None:
         """See `TokenStore.create_token`."""
-        if credential.token_id != token.id:
+        if credential is not None and credential.token_id != token.id:
             raise ValueError("the credential belongs to another token")
+        columns = token_columns(token)
         async with self._database.transaction() as connection:
+            await _require_policies(connection, columns["policy_ids"])
             try:
-                await connection.execute(_INSERT_INTO_TOKENS, token_columns(token))
-                await connection.execute(_INSERT_INTO_CREDENTIALS, asdict(credential))
+                await connection.execute(_INSERT_INTO_TOKENS, columns)
+                if credential is not None:
+                    await connection.execute(_INSERT_INTO_CREDENTIALS, asdict(credential))
             except sqlite3.IntegrityError as error:
                 raise ConflictError("a token with this id or credential exists") from error
 
+    async def replace_token(self, token: Token, *, version: int) -> bool:
+        """See `TokenStore.replace_token`."""
+        columns = token_columns(token) | {"version": version}
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(_UPDATE_TOKENS, columns)
+            if cursor.rowcount > 0:
+                await _require_policies(connection, columns["policy_ids"])
+        return cursor.rowcount > 0
+
     async def list_tokens(
-        self, *, after: str | None = None, limit: int | None = None
+        self,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        owner_cluster: str | None = None,
     ) -> list[TokenRow]:
         """See `TokenStore.list_tokens`."""
         async with self._database.transaction() as connection:
@@ -183,7 +254,12 @@ class SqliteStateStore:
                 ((created_at,),) = places
             rows = await connection.execute_fetchall(
                 _TOKENS_PAGE,
-                {"after": after, "created_at": created_at, "limit": _bounded(limit)},
+                {
+                    "after": after,
+                    "created_at": created_at,
+                    "limit": _bounded(limit),
+                    "owner_cluster": owner_cluster,
+                },
             )
         return read_token_rows(rows)
 
@@ -206,6 +282,31 @@ class SqliteStateStore:
             cursor = await connection.execute("DELETE FROM tokens WHERE id = ?", [token_id])
         return cursor.rowcount > 0
 
+    async def put_credential(self, credential: Credential) -> bool:
+        """See `TokenStore.put_credential`."""
+        async with self._database.transaction() as connection:
+            known = await connection.execute_fetchall(
+                "SELECT EXISTS (SELECT 1 FROM credentials WHERE token_id = ? AND revision = ?)"
+                " FROM tokens WHERE id = ?",
+                [credential.token_id, credential.revision, credential.token_id],
+            )
+            if not known:
+                raise NotFoundError("the token does not exist any more")
+            try:
+                await connection.execute(_PUT_CREDENTIAL, asdict(credential))
+            except sqlite3.IntegrityError as error:
+                raise ConflictError("another credential has this digest") from error
+        ((was_filled,),) = known
+        return not was_filled
+
+    async def delete_credential(self, token_id: str, revision: int) -> bool:
+        """See `TokenStore.delete_credential`."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                "DELETE FROM credentials WHERE token_id = ? AND revision = ?", [token_id, revision]
+            )
+        return cursor.rowcount > 0
+
     async def touch_credentials(self, used_at: dict[tuple[str, int], float]) -> None:
         """See `TokenStore.touch_credentials`."""
         if not used_at:
@@ -217,6 +318,41 @@ class SqliteStateStore:
         async with self._database.transaction() as connection:
             await connection.executemany(_TOUCH_SLOTS, uses)
             await connection.executemany(_TOUCH_OWNERS, uses)
+
+    async def create_policy(self, policy: Policy) -> None:
+        """See `PolicyStore.create_policy`."""
+        async with self._database.transaction() as connection:
+            try:
+                await connection.execute(_INSERT_INTO_POLICIES, policy_columns(policy))
+            except sqlite3.IntegrityError as error:
+                raise ConflictError("a policy with this id exists") from error
+
+    async def replace_policy(self, policy: Policy, *, version: int) -> bool:
+        """See `PolicyStore.replace_policy`."""
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(
+                _UPDATE_POLICIES, policy_columns(policy) | {"version": version}
+            )
+        return cursor.rowcount > 0
+
+    async def list_policies(
+        self, *, ids: Collection[str] | None = None, owner_cluster: str | None = None
+    ) -> list[PolicyRow]:
+        """See `PolicyStore.list_policies`."""
+        chosen = None if ids is None else json.dumps(list(ids))
+        async with self._database.transaction() as connection:
+            rows = await connection.execute_fetchall(
+                _LIST_POLICIES, {"ids": chosen, "owner_cluster": owner_cluster}
+            )
+        return [read_policy_row(row) for row in rows]
+
+    async def delete_policy(self, policy_id: str) -> bool:
+        """See `PolicyStore.delete_policy`."""
+        async with self._database.transaction() as connection:
+            if list(await connection.execute_fetchall(_IS_ATTACHED, [policy_id])):
+                raise ConflictError("the policy is attached to tokens")
+            cursor = await connection.execute("DELETE FROM policies WHERE id = ?", [policy_id])
+        return cursor.rowcount > 0
 
     async def save_lease(self, lease: Lease) -> None:
         """See `LeaseStore.save_lease`."""
@@ -301,6 +437,11 @@ class SqliteStateStore:
                 await connection.execute(sql, asdict(record))
             except sqlite3.IntegrityError as error:
                 raise NotFoundError("the token does not exist any more") from error
+
+
+async def _require_policies(connection: aiosqlite.Connection, policy_ids: object) -> None:
+    for (missing,) in await connection.execute_fetchall(_MISSING_POLICIES, [policy_ids]):
+        raise NotFoundError(f"there is no policy {missing}")
 
 
 def _bounded(count: int | None) -> int:

@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from moleport_server.domain.token import Credential, Grant, Limits, Token
-from moleport_server.domain.tunnel import TunnelProtocol
+from moleport_server.domain.policy import Policy
+from moleport_server.domain.token import Credential, Grant, Limits, Owner, Token
+from moleport_server.domain.tunnel import BasicCredential, TunnelProtocol
 from moleport_server.errors import ConflictError, InvalidRequest, NotFoundError
 from moleport_server.store.base import (
     CaptureRow,
     CaptureStore,
     HistoryQuery,
     Lease,
+    PolicyRow,
     StateStore,
     StoredSession,
     TokenRow,
@@ -128,6 +130,24 @@ RESTRICTED = Grant(
 NOTHING = Grant(protocols=(), hostnames=(), tcp_ports=(), agent_cidrs=())
 
 
+EVERY_LIMIT = Limits(
+    max_tunnels=3,
+    max_agents=0,
+    max_connections=7,
+    max_connections_per_tunnel=5,
+    requests_per_second=0.5,
+    burst=9,
+    request_body_bytes=1 << 40,
+    bandwidth=1 << 20,
+    idle_seconds=90.5,
+)
+OWNER = Owner(cluster="cluster-1", namespace="team-a", name="ci", uid="uid-1")
+
+
+def a_policy(number: int = 1, **fields: Any) -> Policy:
+    return Policy(**({"id": f"policy-{number}"} | fields))
+
+
 class StateStoreSuite:
     """The conformance tests of `StateStore`."""
 
@@ -154,12 +174,12 @@ class StateStoreSuite:
                     label="läbel 'quoted\"; --",
                     scope="shop-*,till.example.com",
                     grant=RESTRICTED,
-                    limits=Limits(
-                        max_tunnels=3, max_agents=0, max_connections=7, requests_per_second=0.5
-                    ),
+                    limits=EVERY_LIMIT,
                     last_used_at=NOW + 0.123456,
                     expires_at=NOW + 3600.25,
                     suspended=True,
+                    owner=OWNER,
+                    version=7,
                 ),
                 id="everything set",
             ),
@@ -169,7 +189,7 @@ class StateStoreSuite:
     async def test_a_token_comes_back_as_it_was(
         self, store: StateStore, reopen: ReopenState, token: Token
     ) -> None:
-        credential = a_credential(not_after=NOW + 0.5, last_used_at=NOW)
+        credential = a_credential(not_after=NOW + 0.5, created_at=NOW - 1, last_used_at=NOW)
         await store.create_token(token, credential)
 
         store = await reopen()
@@ -256,6 +276,209 @@ class StateStoreSuite:
             "token-1": 3,
             "token-2": 0,
         }
+
+    async def test_a_token_may_have_no_credential_yet(self, store: StateStore) -> None:
+        await store.create_token(a_token())
+
+        assert await store.get_token("token-1") == TokenRow(
+            token=a_token(), credentials=(), tunnel_count=0
+        )
+
+    async def test_a_token_is_replaced_at_the_version_that_was_read(
+        self, store: StateStore, reopen: ReopenState
+    ) -> None:
+        await add_tokens(store, 1)
+        await store.touch_credentials({("token-1", 1): NOW + 5})
+        wish = a_token(label="new", created_at=0.0, suspended=True, owner=OWNER, limits=EVERY_LIMIT)
+
+        answers = [await store.replace_token(wish, version=1) for _ in range(2)]
+
+        store = await reopen()
+        assert answers == [True, False]
+        row = await store.get_token("token-1")
+        assert row is not None
+        # When it was made and used is no wish.
+        assert row.token == replace(wish, created_at=NOW + 1, last_used_at=NOW + 5, version=2)
+        assert [slot.revision for slot in row.credentials] == [1]
+
+    async def test_a_token_that_does_not_exist_is_not_replaced(self, store: StateStore) -> None:
+        assert not await store.replace_token(a_token(), version=1)
+
+        assert await store.list_tokens() == []
+
+    async def test_tokens_are_listed_by_the_cluster_that_owns_them(self, store: StateStore) -> None:
+        for number in range(1, 5):
+            owner = None if number == 1 else replace(OWNER, cluster=f"cluster-{number % 2}")
+            await store.create_token(a_token(number, owner=owner))
+
+        assert ids(await store.list_tokens(owner_cluster="cluster-0")) == ["token-4", "token-2"]
+        assert ids(await store.list_tokens(owner_cluster="cluster-0", limit=1)) == ["token-4"]
+        assert ids(await store.list_tokens(owner_cluster="cluster-0", after="token-4")) == [
+            "token-2"
+        ]
+        assert ids(await store.list_tokens(owner_cluster="nobody")) == []
+
+    async def test_slots_overlap_and_are_emptied_one_by_one(
+        self, store: StateStore, reopen: ReopenState
+    ) -> None:
+        await add_tokens(store, 1)
+        second = a_credential(sha256=f"{2:064x}", revision=2, not_after=NOW + 9, created_at=NOW)
+
+        is_new = await store.put_credential(second)
+
+        store = await reopen()
+        row = await store.get_token("token-1")
+        assert is_new
+        assert row is not None
+        assert row.credentials == (a_credential(), second)
+        assert [await store.delete_credential("token-1", revision) for revision in (1, 1, 3)] == [
+            True,
+            False,
+            False,
+        ]
+        assert await store.find_credential(a_credential().sha256) is None
+        assert await store.find_credential(second.sha256) == (row.token, second)
+
+    async def test_the_same_secret_again_keeps_its_beginning_and_its_use(
+        self, store: StateStore
+    ) -> None:
+        await store.create_token(a_token(), a_credential(created_at=NOW, last_used_at=NOW + 1))
+
+        is_new = await store.put_credential(a_credential(created_at=NOW + 50, not_after=NOW + 99))
+
+        found = await store.find_credential(a_credential().sha256)
+        assert not is_new
+        assert found is not None
+        assert found[1] == a_credential(created_at=NOW, last_used_at=NOW + 1, not_after=NOW + 99)
+
+    async def test_another_secret_in_a_slot_is_a_new_one(self, store: StateStore) -> None:
+        await store.create_token(a_token(), a_credential(created_at=NOW, last_used_at=NOW + 1))
+        other = a_credential(sha256=f"{8:064x}", created_at=NOW + 50)
+
+        assert not await store.put_credential(other)
+
+        assert await store.find_credential(a_credential().sha256) is None
+        found = await store.find_credential(other.sha256)
+        assert found is not None
+        assert found[1] == other
+
+    async def test_a_digest_is_in_one_slot_only(self, store: StateStore) -> None:
+        await add_tokens(store, 1, 2)
+
+        for taken in (
+            a_credential(1, revision=2),
+            a_credential(2, sha256=a_credential(1).sha256),
+        ):
+            with pytest.raises(ConflictError):
+                await store.put_credential(taken)
+
+        assert await store.find_credential(a_credential(1).sha256) is not None
+        assert await store.find_credential(a_credential(2).sha256) is not None
+
+    async def test_a_slot_needs_a_token(self, store: StateStore) -> None:
+        with pytest.raises(NotFoundError):
+            await store.put_credential(a_credential())
+
+        assert await store.find_credential(a_credential().sha256) is None
+
+    @pytest.mark.parametrize(
+        "policy",
+        [
+            pytest.param(a_policy(), id="bare"),
+            pytest.param(
+                a_policy(
+                    owner=OWNER,
+                    protocols=(TunnelProtocol.HTTP,),
+                    hostnames=("shop-*", "till.example.com"),
+                    tcp_ports=((1, 2), (3, 3)),
+                    agent_cidrs=(ip_network("10.0.0.0/8"),),
+                    client_cidrs=(ip_network("2001:db8::/32"),),
+                    denied_client_cidrs=(ip_network("192.0.2.1/32"),),
+                    limits=EVERY_LIMIT,
+                    max_lifetime_seconds=3600.5,
+                    max_tokens=2,
+                    requires_rotation=True,
+                    requires_tls=True,
+                    basic_auth=(BasicCredential(user="änn", password_hash="$2b$10$x"),),
+                    is_auth_unresolved=True,
+                    version=3,
+                ),
+                id="everything set",
+            ),
+            pytest.param(
+                a_policy(
+                    protocols=(),
+                    hostnames=(),
+                    tcp_ports=(),
+                    agent_cidrs=(),
+                    client_cidrs=(),
+                    basic_auth=(),
+                ),
+                id="nothing allowed",
+            ),
+        ],
+    )
+    async def test_a_policy_comes_back_as_it_was(
+        self, store: StateStore, reopen: ReopenState, policy: Policy
+    ) -> None:
+        await store.create_policy(policy)
+
+        store = await reopen()
+
+        assert await store.list_policies() == [PolicyRow(policy=policy, attached_tokens=0)]
+
+    async def test_policies_are_found_by_id_and_by_cluster(self, store: StateStore) -> None:
+        for number in (2, 1, 3):
+            owner = None if number == 3 else replace(OWNER, cluster=f"cluster-{number}")
+            await store.create_policy(a_policy(number, owner=owner))
+
+        async def found(**how: Any) -> list[str]:
+            return [row.policy.id for row in await store.list_policies(**how)]
+
+        assert await found() == ["policy-1", "policy-2", "policy-3"]
+        assert await found(ids=["policy-3", "policy-9", "policy-1"]) == ["policy-1", "policy-3"]
+        assert await found(ids=()) == []
+        assert await found(owner_cluster="cluster-2") == ["policy-2"]
+
+    async def test_a_policy_is_created_once_and_replaced_at_its_version(
+        self, store: StateStore
+    ) -> None:
+        await store.create_policy(a_policy())
+        wish = a_policy(requires_tls=True)
+
+        with pytest.raises(ConflictError):
+            await store.create_policy(wish)
+        answers = [await store.replace_policy(wish, version=1) for _ in range(2)]
+
+        assert answers == [True, False]
+        (row,) = await store.list_policies()
+        assert row.policy == replace(wish, version=2)
+
+    async def test_a_policy_that_tokens_name_is_counted_and_stays(self, store: StateStore) -> None:
+        await store.create_policy(a_policy(1))
+        await store.create_policy(a_policy(2))
+        for number in (1, 2):
+            await store.create_token(a_token(number, policy_ids=("policy-1", "policy-2")))
+        await store.replace_token(a_token(2, policy_ids=("policy-2",)), version=1)
+
+        assert [row.attached_tokens for row in await store.list_policies()] == [1, 2]
+        with pytest.raises(ConflictError):
+            await store.delete_policy("policy-1")
+
+        await store.delete_token("token-1")
+        assert [await store.delete_policy("policy-1") for _ in range(2)] == [True, False]
+
+    async def test_a_token_names_no_policy_that_does_not_exist(self, store: StateStore) -> None:
+        await store.create_policy(a_policy(1))
+        await store.create_token(a_token(1, policy_ids=("policy-1",)))
+
+        with pytest.raises(NotFoundError):
+            await store.create_token(a_token(2, policy_ids=("policy-1", "policy-9")))
+        with pytest.raises(NotFoundError):
+            await store.replace_token(a_token(1, policy_ids=("policy-9",)), version=1)
+
+        (row,) = await store.list_tokens()
+        assert row.token.policy_ids == ("policy-1",)
 
     async def test_deleting_a_token_takes_what_belongs_to_it_and_keeps_history(
         self, store: StateStore, reopen: ReopenState

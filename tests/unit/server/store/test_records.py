@@ -46,7 +46,12 @@ limits = st.builds(
     max_tunnels=counts,
     max_agents=counts,
     max_connections=counts,
+    max_connections_per_tunnel=counts,
     requests_per_second=st.none() | st.floats(0, 1e9),
+    burst=st.none() | st.floats(1, 1e9),
+    request_body_bytes=counts,
+    bandwidth=counts,
+    idle_seconds=st.none() | st.floats(0, 1e9),
 )
 
 
