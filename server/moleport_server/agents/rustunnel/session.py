@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 SERVER_RELEASE: Final = "0.6.0"
 """What clients may expect of us. From 0.7.0 on they would ask for load balancing, which is not there."""
-TICK_SECONDS: Final = 5.0
 UNKNOWN_VISITOR: Final = "0.0.0.0:0"
 """The client reads an address strictly."""
 
@@ -170,7 +169,7 @@ class RustunnelSession:
             self._attach_timer = None
         if self._tick_timer is None:
             self._ping_at = self._loop.time() + shared.settings.ping_seconds
-            self._tick_timer = self._loop.call_later(TICK_SECONDS, self._tick)
+            self._tick_timer = self._loop.call_later(shared.settings.tick_seconds, self._tick)
         # Not within the upgrade: visitors who waited would be served before its answer is out.
         self._loop.call_soon(self._welcome, port)
         return port
@@ -333,9 +332,10 @@ class RustunnelSession:
             self._drop("did not answer while another client of its token came")
 
     def _tick(self) -> None:
-        self._tick_timer = self._loop.call_later(TICK_SECONDS, self._tick)
+        settings = self._shared.settings
+        self._tick_timer = self._loop.call_later(settings.tick_seconds, self._tick)
         now = self._loop.time()
-        silence_seconds = self._shared.settings.silence_seconds
+        silence_seconds = settings.silence_seconds
         if now - self._heard_at > silence_seconds:
             self._drop(f"silent for {silence_seconds:g} s")
             return
@@ -343,7 +343,7 @@ class RustunnelSession:
             self._stalls.sweep(now)
         if now < self._ping_at:
             return
-        self._ping_at = now + self._shared.settings.ping_seconds
+        self._ping_at = now + settings.ping_seconds
         self._pings.ping()
         data = self._data
         if data is None:

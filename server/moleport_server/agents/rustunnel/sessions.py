@@ -34,6 +34,8 @@ class RustunnelSettings:
     ping_seconds: float = 15.0
     silence_seconds: float = 40.0
     """A client that says nothing for so long, answers to pings included, is gone."""
+    tick_seconds: float = 5.0
+    """How often a session looks at its clocks."""
     stream_seconds: float = 30.0
     """How long a stream may wait for one of the few hundred that a client can have."""
     credit_seconds: float = 10.0
