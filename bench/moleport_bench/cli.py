@@ -217,6 +217,7 @@ def _raise_open_files() -> None:
 
 
 def _interrupt(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end the cleaning up
     raise KeyboardInterrupt
 
 
