@@ -45,6 +45,7 @@ _FINAL: Final[dict[int, Refusal]] = {
     Code.REFUSED: Refusal.UPSTREAM_REFUSED,
     Code.CALM_DOWN: Refusal.BUSY,
     Code.FRAME_SIZE: Refusal.HEAD_TOO_LARGE,
+    Code.EXHAUSTED: Refusal.BODY_TOO_LARGE,
     Code.PROTOCOL_ERROR: Refusal.UPSTREAM_MALFORMED,
 }
 """Ends of a stream that tell why: sending the request again would lead to the same."""
