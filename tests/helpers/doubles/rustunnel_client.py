@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tunnel", type=parse_tunnel, action="append", required=True)
     parser.add_argument("--no-reconnect", action="store_true")
     parser.add_argument("--heartbeat-seconds", type=float, default=30.0)
+    parser.add_argument(
+        "--pause-seconds", type=float, default=0.0, help="be slow between the first steps"
+    )
     parser.add_argument("--trace", action="store_true", help="an event for each stream")
     wrong = parser.add_argument_group("misbehaviour")
     wrong.add_argument("--first-frame", choices=[*FIRST_FRAMES, "silence"])
@@ -149,6 +152,7 @@ class Client:
             resets_after=options.reset_after,
             traces=options.trace,
             heartbeat_seconds=options.heartbeat_seconds,
+            pause_seconds=options.pause_seconds,
             quirks=Quirks(
                 acknowledges=not options.never_acknowledge,
                 grants=not options.never_grant,

@@ -51,6 +51,8 @@ class Conduct:
     resets_after: int | None = None
     traces: bool = False
     heartbeat_seconds: float = 30.0
+    pause_seconds: float = 0.0
+    """What a slow client takes before each registration but the first, and before the attachment."""
     quirks: Quirks = field(default_factory=Quirks)
 
 
@@ -127,9 +129,12 @@ class Session:
         self._phase("connected")
         await self._sign_in()
         self._phase("authenticated")
-        for tunnel in self._tunnels:
+        for index, tunnel in enumerate(self._tunnels):
+            if index:
+                await asyncio.sleep(self._conduct.pause_seconds)
             await self._register(tunnel)
         self._phase("registered")
+        await asyncio.sleep(self._conduct.pause_seconds)
         crew.start(self._read_control())
         crew.start(self._keep_alive())
         if self._conduct.attaches:
