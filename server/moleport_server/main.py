@@ -203,7 +203,7 @@ def restore(*, source: Path, **options: Any) -> None:
 
 
 @cli.command("import-config", epilog=_EPILOG)
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def import_config(*, file: Path) -> None:
     """Print the settings that do what the server.toml of a rustunnel server does.
 
