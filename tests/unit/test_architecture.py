@@ -18,6 +18,7 @@ PACKAGES = {
     "wire": "moleport_wire",
     "server": "moleport_server",
     "agent": "moleport_agent",
+    "operator": "moleport_operator",
 }
 WITHOUT_MIRROR = {
     "server/moleport_server/clock.py": "two names of the standard library",
@@ -29,6 +30,10 @@ WITHOUT_MIRROR = {
     "server/moleport_server/store/base.py": "declarations; tests/helpers/conformance holds all to them",
     "agent/moleport_agent/events.py": "plain records, shown by the tests of lines and view_state",
     "agent/moleport_agent/settings.py": "plain records, made by the tests of config and tunnels",
+    "operator/moleport_operator/clock.py": "two names of the standard library",
+    "operator/moleport_operator/cluster.py": "declarations that kube.py implements",
+    "operator/moleport_operator/plan/records.py": "plain records; the tests of the plans make them",
+    "operator/moleport_operator/token_server.py": "declarations that server.py implements",
     "wire/moleport_wire/aio/transport.py": "declarations that websocket.py implements",
 }
 """Modules without a test module of their own, and why that is right."""

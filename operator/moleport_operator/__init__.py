@@ -1,0 +1,1 @@
+"""The Kubernetes operator: TunnelTokens and TunnelPolicies become tokens and policies of a server."""

@@ -1,0 +1,1 @@
+"""What to do next, from what is seen now: pure functions without I/O, clocks or randomness."""
