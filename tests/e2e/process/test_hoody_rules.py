@@ -265,3 +265,28 @@ async def test_a_server_that_ends_says_goodbye(
 
     assert goaway["code"] == 0
     assert await site.server.wait_exit() == 0
+
+
+@pytest.mark.parametrize("generation", ["old", "new"])
+async def test_visitors_that_leave_cost_the_session_no_credit(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack, generation: str
+) -> None:
+    await site.start_server()
+    client, port = await expose(stack, site, origin, "--generation", generation)
+    full = (await client.ask("stats", answer="stats"))["session_credit"]
+
+    for _ in range(8):
+        left = await visit(site, port, "/size/3000000", "--max-time", "0.05", "--limit-rate", "1k")
+        assert left.exit_code != 0
+
+    async with asyncio.timeout(STEP_SECONDS):
+        while True:
+            (session,) = await site.api("GET", "/api/sessions")
+            stats = await client.ask("stats", answer="stats")
+            # The server gives back by the MiB.
+            if session["open_streams"] == 0 and stats["session_credit"] > full - 1024 * 1024:
+                break
+            await asyncio.sleep(0.05)
+    assert (await visit(site, port)).text == "hello "
+    assert stats["open_streams"] == 0
+    assert client.violations == []

@@ -43,7 +43,7 @@ class ExchangeReceiver(StreamReceiver, Protocol):
 class StockStream(Stream):
     """One stream towards a stock driver; made by `StockMux.open_stock`."""
 
-    __slots__ = ("_on_head", "was_credited")
+    __slots__ = ("_is_prompt", "_on_head", "was_credited")
 
     def __init__(
         self,
@@ -52,10 +52,13 @@ class StockStream(Stream):
         stream_id: int,
         receiver: StreamReceiver,
         on_head: Callable[[Payload], None] | None,
+        *,
+        is_prompt: bool,
     ) -> None:
         size = mux.stream_window
         super().__init__(mux, link, stream_id, receiver, size, ReceiveWindow(mux.budget, size))
         self._on_head = on_head
+        self._is_prompt = is_prompt
         self.was_credited = False
         """Whether the driver has taken any of our bytes."""
 
@@ -68,6 +71,38 @@ class StockStream(Stream):
             self.receiver.stream_reset(Code.PROTOCOL_ERROR, "a response head on a TCP stream")
         else:
             self._on_head(payload)
+
+    def abandon(self, code: int, reason: str = "") -> None:
+        """Reset our side, and go on to take what the driver sends until it ends the stream.
+
+        For a driver that ignores a RESET of what it is answering: without credit its answer would
+        wait for ever, and hold on to a share of the session window meanwhile.
+        """
+        if not self._remote_open:
+            self.reset(code, reason)
+            return
+        if not self._local_open:
+            return
+        self.link.send(frames.RESET, self.id, int(code).to_bytes(2, "big") + reason.encode()[:1024])
+        self._local_open = False
+        self._pending.clear()
+        self._pending_bytes = 0
+        self._eof_queued = False
+        self.resume_reading()
+
+    def drop(self) -> None:
+        """Forget the stream without a word: it was abandoned, and nothing comes any more."""
+        if self._local_open or self._remote_open:
+            self._close()
+
+    def _receive_data(self, data: Payload) -> None:
+        super()._receive_data(data)
+        window = self.window
+        grant = window.unacknowledged
+        if self._is_prompt and grant and self._remote_open and not self._is_paused_by_us:
+            window.unacknowledged = 0
+            window.credit += grant
+            self.link.send(frames.WINDOW, self.id, grant.to_bytes(4, "big"))
 
     def _receive_credit(self, increment: int) -> None:
         self.was_credited = True
@@ -108,6 +143,7 @@ class StockMux(Mux):
         payload: bytes,
         *,
         on_head: Callable[[Payload], None] | None = None,
+        is_prompt: bool = False,
     ) -> StockStream:
         """Open a stream on a link.
 
@@ -116,6 +152,8 @@ class StockMux(Mux):
             receiver: who hears about it.
             payload: of STREAM_OPEN.
             on_head: takes the heads of answers; None for TCP.
+            is_prompt: whether credit is granted for each frame, because the driver loses what
+                waits for credit when its local service ends.
 
         Raises:
             RemoteProtocolError: all 2**32 ids are used; the session has to be renewed.
@@ -127,7 +165,7 @@ class StockMux(Mux):
         self._highest_seen = stream_id
         # The driver was promised this window for every stream, whatever the budget says now.
         self.budget.committed_bytes += self.stream_window
-        stream = StockStream(self, link, stream_id, receiver, on_head)
+        stream = StockStream(self, link, stream_id, receiver, on_head, is_prompt=is_prompt)
         self._streams[stream_id] = stream
         link.send(frames.STREAM_OPEN, stream_id, payload)
         return stream

@@ -30,6 +30,8 @@ from moleport_wire.hoody.streams import StreamReceiver
 
 EOF_SECONDS: Final = 5.0
 """How long a driver may take to end a stream after the last byte of its answer."""
+ABANDONED_SECONDS: Final = 600.0
+"""How long an old driver may work on a GET that nobody waits for; it holds one of its sockets."""
 DECLINED_SECONDS: Final = 10.0
 """How long the body of a declined upgrade may pause, if nothing tells its length: the local service
 ends it by closing a connection that it may keep open."""
@@ -88,6 +90,7 @@ class ExchangeStream:
         "_fields",
         "_has_eof",
         "_has_head",
+        "_is_abandoned",
         "_is_complete",
         "_is_paused",
         "_is_switched",
@@ -132,6 +135,7 @@ class ExchangeStream:
         self._undecided: ResponseHead | None = None
         """The head of a declined upgrade, until its first bytes tell how it is framed."""
         self._detached = False
+        self._is_abandoned = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -186,13 +190,18 @@ class ExchangeStream:
         if stream is None:
             self._end()
             self._driver.withdraw(self)
-        elif self._has_eof or self._answer_left or not self._has_head or not self._is_complete:
-            self._end()
-            stream.reset(code, reason)
-        else:
+        elif self._has_head and not (self._answer_left or self._has_eof) and self._is_complete:
             # Complete; only the driver's EOF is missing.
             stream.resume_reading()
             self._start_timer(EOF_SECONDS, self._eof_is_late)
+        elif self._driver.is_old and self.is_simple and not self._has_eof:
+            # It goes on with a GET whatever we say. Once it answers it may end, or just stop.
+            stream.abandon(code, reason)
+            self._is_abandoned = True
+            self._start_timer(EOF_SECONDS if self._has_head else ABANDONED_SECONDS, self._drop)
+        else:
+            self._end()
+            stream.reset(code, reason)
 
     def pause_reading(self) -> None:
         """Grant no more credit."""
@@ -236,7 +245,7 @@ class ExchangeStream:
         self._is_upgrade = fields.get(b"upgrade", b"").strip().lower() == b"websocket"
         is_bodiless = self._method in ("GET", "HEAD")
         if is_bodiless and fields.get(b"content-length", b"0").strip(b"0"):
-            self._fail(Code.REFUSED, _NO_BODY)
+            self._fail(Code.EXHAUSTED, _NO_BODY)
             return
         method = self._method
         if method == "HEAD" and self._driver.is_old:
@@ -270,7 +279,7 @@ class ExchangeStream:
         if self._phase is Phase.ENDED:
             return
         if self._pieces and self.is_simple:
-            self._fail(Code.REFUSED, _NO_BODY)
+            self._fail(Code.EXHAUSTED, _NO_BODY)
             return
         stream = self._stream
         if stream is None:
@@ -298,6 +307,8 @@ class ExchangeStream:
 
     def stream_head(self, payload: Payload) -> None:
         """Write the head of the answer as HTTP."""
+        if self._is_abandoned:
+            self._start_timer(EOF_SECONDS, self._drop)
         if self._detached or self._phase is Phase.ENDED:
             return
         try:
@@ -348,6 +359,8 @@ class ExchangeStream:
 
     def stream_data(self, data: Payload) -> None:
         """Pass on bytes of the answer."""
+        if self._is_abandoned:
+            self._start_timer(EOF_SECONDS, self._drop)
         if self._detached or self._phase is Phase.ENDED:
             return
         if not self._has_head:
@@ -368,7 +381,7 @@ class ExchangeStream:
         """Pass on the end of the answer."""
         if self._phase is Phase.ENDED:
             return
-        if not self._has_head:
+        if not self._has_head and not self._detached:
             self._break("the end before the head")
             return
         self._stop_timer()
@@ -447,6 +460,12 @@ class ExchangeStream:
         if self._stream is not None:
             self._stream.reset(Code.CANCEL, "no end after the answer")
         self._end()
+
+    def _drop(self) -> None:
+        self._timer = None
+        self._end()
+        if self._stream is not None:
+            self._stream.drop()
 
     def _declined_in_silence(self) -> None:
         """End the answer to a declined upgrade: nothing tells its length, and nothing more comes."""

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 MAX_OPEN_EXCHANGES: Final = 200
 """HTTP requests that one driver works on: it has 256 local sockets, and fails what waits longer than
 five seconds for one."""
+OLD_WINDOW_BYTES: Final = 1024 * 1024
+"""Streams of old clients get at least this: they lose the tail of a PULL that waits for credit when the
+local service ends."""
 SETTLE_SECONDS: Final = 0.1
 """Streams wait so long behind the answer to a HELLO that resumed: old clients set up their forwarding
 after that answer, and lose what comes with it."""
@@ -65,15 +68,20 @@ class StockSession(HoodySession):
         subprotocol: str,
     ) -> None:
         settings = shared.settings
+        # Clients after beta.12 do not send it any more; nothing else tells the generations apart.
+        is_old = hello.token is not None
         mux = StockMux(
             self,
             shared.budget,
-            stream_window=whole_window(settings.stream_window_bytes),
+            stream_window=whole_window(
+                max(settings.stream_window_bytes, OLD_WINDOW_BYTES)
+                if is_old
+                else settings.stream_window_bytes
+            ),
             session_window=whole_window(settings.session_window_bytes),
             on_end=self._stream_ended,
         )
-        # Clients after beta.12 do not send it any more; nothing else tells the generations apart.
-        self.is_old = hello.token is not None
+        self.is_old = is_old
         record = Session(
             id=session_id,
             protocol=subprotocol,
@@ -157,7 +165,9 @@ class StockSession(HoodySession):
             return exchange
         pull = PullStream(receiver, is_old=self.is_old)
         try:
-            stream = self._mux.open_stock(self._ports[0].link, pull, encode_tcp_open(bind_id))
+            stream = self._mux.open_stock(
+                self._ports[0].link, pull, encode_tcp_open(bind_id), is_prompt=self.is_old
+            )
         except RemoteProtocolError as error:
             self._renew()
             raise UpstreamBusy("the session is being renewed") from error

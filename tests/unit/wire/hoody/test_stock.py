@@ -160,3 +160,49 @@ def test_whoever_counts_streams_hears_of_each_end() -> None:
 
     assert kit.ended == [by_peer, by_us, by_both, by_link, by_session]
     assert kit.budget.committed_bytes == 0
+
+
+def test_an_abandoned_stream_takes_and_credits_what_still_comes() -> None:
+    kit = Kit()
+    stream = kit.open()
+    stream.pause_reading()
+    kit.sent()
+
+    stream.abandon(Code.CANCEL, "nobody waits")
+    for _ in range(3):
+        kit.receive(frames.DATA, stream.id, bytes(65_536))
+    kit.receive(frames.EOF, stream.id)
+
+    types = [(kind, stream_id) for kind, stream_id, _ in kit.sent()]
+    assert types[0] == (frames.RESET, stream.id)
+    assert types.count((frames.WINDOW, stream.id)) == 3
+    assert types.count((frames.RESET, stream.id)) == 1
+    assert kit.ended == [stream]
+
+
+@pytest.mark.parametrize("end", [frames.EOF, frames.RESET])
+def test_a_stream_that_the_driver_ended_is_not_abandoned_but_gone(end: int) -> None:
+    kit = Kit()
+    stream = kit.open()
+    kit.receive(end, stream.id, b"\0\6" if end == frames.RESET else b"")
+
+    stream.abandon(Code.CANCEL)
+    stream.abandon(Code.CANCEL)
+
+    assert kit.ended == [stream]
+
+
+def test_a_prompt_stream_is_credited_frame_by_frame() -> None:
+    kit = Kit()
+    stream = kit.mux.open_stock(kit.links[0], kit.reader, b"{}", is_prompt=True)
+    kit.sent()
+
+    kit.receive(frames.DATA, stream.id, b"abc")
+    stream.pause_reading()
+    kit.receive(frames.DATA, stream.id, b"defg")
+    stalled = kit.sent()
+    stream.resume_reading()
+    kit.receive(frames.DATA, stream.id, b"h")
+
+    assert stalled == [(frames.WINDOW, stream.id, (3).to_bytes(4, "big"))]
+    assert kit.sent() == [(frames.WINDOW, stream.id, (5).to_bytes(4, "big"))]
