@@ -451,12 +451,17 @@ class Registry:
 
     def release_parked(self, session_id: str, reason: str) -> bool:
         """Release everything of a session whose agent is away; False if there is none."""
-        if self._resumable.pop(session_id, None) is None:
+        parked = self._resumable.pop(session_id, None)
+        if parked is None:
             return False
         for tunnel in [t for t in self._tunnels.values() if t.session_id == session_id]:
             self._release(tunnel, reason, TunnelEnd.DELETED)
         self.tombstones.add(session_id)
         self._journal.post("forget session", lambda: self._store.delete_session(session_id))
+        logger.info("session closed", extra={"session": session_id, "reason": reason})
+        self.events.publish(
+            "session.closed", parked.token_id, {"session_id": session_id, "reason": reason}
+        )
         return True
 
     async def close_token(self, token_id: str, reason: str) -> None:
