@@ -68,6 +68,7 @@ class RustunnelSession:
         self._tick_timer: asyncio.TimerHandle | None = None
         """Runs from the first data channel on: before it nothing may be said unasked."""
         self._ping_at = 0.0
+        self._is_draining = False
         self._is_ended = False
         self.record = Session(
             id=str(uuid4()),
@@ -255,8 +256,9 @@ class RustunnelSession:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether streams wait for a place."""
-        return self._data is not None and bool(self._data.mux.waiting_streams)
+        """Whether streams wait for a place, or for the end of all."""
+        data = self._data
+        return self._is_draining or (data is not None and bool(data.mux.waiting_streams))
 
     @property
     def buffered_bytes(self) -> int:
@@ -306,7 +308,13 @@ class RustunnelSession:
             )
 
     def drain(self, reason: str, deadline_seconds: float) -> None:
-        """Tell nothing: the protocol has no word that would not cost every running stream."""
+        """Give idle streams up; the client is told nothing.
+
+        The protocol has no word for it that would not cost every running stream.
+        """
+        self._is_draining = True
+        for tunnel in self.record.tunnels.values():
+            self._shared.registry.on_agent_left(tunnel)
 
     def end(self, code: int, reason: str) -> None:
         """End the session: the client comes back after `Code.NONE`, else it is gone for good."""

@@ -411,6 +411,26 @@ async def test_a_server_that_ends_aborts_its_clients_so_that_they_come_back() ->
         assert data.transport.is_aborted
 
 
+async def test_a_session_that_drains_keeps_no_idle_streams() -> None:
+    async with rustunnel_rig() as rig:
+        client, data = await Client.serving(rig)
+        left: list[Tunnel] = []
+        rig.base.registry.on_agent_left = left.append
+        session, tunnel = client.session, only_tunnel(rig)
+        stream = session.open_stream(tunnel, Reader(), VISITOR)
+
+        await rig.base.registry.close_session(session.record, "bye", drain_seconds=5.0)
+
+        assert left == [tunnel]
+        assert session.is_crowded
+        assert not client.transport.is_over
+        # Visitors are served until the last stream has ended.
+        session.open_stream(tunnel, Reader(), VISITOR).reset(Code.CANCEL)
+        stream.reset(Code.CANCEL)
+        await data.settle()
+        await until(lambda: client.transport.closed_with)
+
+
 async def test_a_client_ends_with_its_last_tunnel_and_not_before() -> None:
     async with rustunnel_rig() as rig:
         client, _ = await Client.serving(rig)
