@@ -108,11 +108,12 @@ class Data:
 class Client:
     """A client on its control channel."""
 
-    def __init__(self, rig: RustunnelRig, peer: str) -> None:
+    def __init__(self, rig: RustunnelRig, peer: str, address: str | None = None) -> None:
         self._rig = rig
         self.peer = peer
         self.authenticated = 0
-        self.channel = ControlChannel(rig.shared, peer.rpartition(":")[0], self._note_authenticated)
+        address = address or peer.rpartition(":")[0]
+        self.channel = ControlChannel(rig.shared, address, self._note_authenticated)
         self.transport = FakeTransport(self.channel, peer)
         self.channel.transport_opened(self.transport)
 
@@ -201,8 +202,9 @@ class RustunnelRig:
     audit_file: Path | None
     rtts: list[float] = field(default_factory=list)
 
-    def client(self, peer: str = "192.0.2.7:5000") -> Client:
-        return Client(self, peer)
+    def client(self, peer: str = "192.0.2.7:5000", *, address: str | None = None) -> Client:
+        """Make a client; with `address` it came through a proxy at `peer`."""
+        return Client(self, peer, address)
 
     async def issue(self, secret: str, *, token_id: str = "token-1", **limits: Any) -> None:
         """Create a token; `grant` or limits."""

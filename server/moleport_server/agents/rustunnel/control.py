@@ -25,6 +25,7 @@ from moleport_server.errors import (
     ServerError,
     Unauthenticated,
 )
+from moleport_wire.aio.sockets import format_peer
 from moleport_wire.errors import RemoteProtocolError
 from moleport_wire.rustunnel import messages, texts
 
@@ -39,6 +40,8 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024
 """Far above any message of a client."""
 MAX_TEXT: Final = 128
 """Of what a client says it is."""
+MAX_UNREAD_BYTES: Final = 1024 * 1024
+"""What may wait for a client: the announcements of some thousand streams, for a link that stalls."""
 
 
 class ControlChannel:
@@ -61,6 +64,7 @@ class ControlChannel:
     def transport_opened(self, transport: MessageTransport) -> None:
         """Wait for the first message, but not for long."""
         self._transport = transport
+        transport.limit_buffer(MAX_UNREAD_BYTES)
         seconds = self._shared.settings.first_frame_seconds
         self._timer = asyncio.get_running_loop().call_later(seconds, self._drop)
 
@@ -92,7 +96,10 @@ class ControlChannel:
 
     @property
     def _peer(self) -> str:
-        return "" if self._transport is None else self._transport.peer
+        """The client as `ip:port`; a proxy in front tells the address only."""
+        peer = "" if self._transport is None else self._transport.peer
+        host = peer.rpartition(":")[0].strip("[]")
+        return peer if host == self._address else format_peer((self._address, 0))
 
     def _greet(self, message: bytes) -> None:
         self._has_greeted = True
@@ -162,7 +169,9 @@ class ControlChannel:
             return  # lost while the token was checked
         self._cancel_timer()
         self._shared.audit.auth_attempt(self._peer, success=True, token_id=principal.token_id)
-        self._session = RustunnelSession(self._shared, principal, transport, version)
+        self._session = RustunnelSession(
+            self._shared, principal, transport, peer=self._peer, client_version=version
+        )
         self._session.begin()
 
     def _refuse(self, text: str) -> None:

@@ -52,6 +52,8 @@ class RustunnelSession:
         shared: RustunnelSessions,
         principal: Principal,
         control: MessageTransport,
+        *,
+        peer: str,
         client_version: str,
     ) -> None:
         self._shared = shared
@@ -75,7 +77,7 @@ class RustunnelSession:
             protocol="rustunnel",
             principal=principal,
             upstream=self,
-            peer=control.peer,
+            peer=peer,
             connected_at=shared.clock.now(),
             agent=f"rustunnel/{client_version}",
         )

@@ -4,7 +4,7 @@ import pytest
 
 from helpers.rustunnel_rig import ADMIN_SECRET, SECRET, rustunnel_rig
 from helpers.waiting import until
-from moleport_server.agents.rustunnel.control import MAX_MESSAGE_BYTES
+from moleport_server.agents.rustunnel.control import MAX_MESSAGE_BYTES, MAX_UNREAD_BYTES
 from moleport_server.domain.token import Grant
 from moleport_server.errors import StoreError
 from moleport_wire.rustunnel import messages
@@ -166,10 +166,31 @@ async def test_what_comes_while_the_token_is_checked_is_ignored() -> None:
         assert len(client.heard) == 1
 
 
+@pytest.mark.parametrize(
+    ("peer", "address", "known_as"),
+    [
+        ("192.0.2.7:5000", None, "192.0.2.7:5000"),
+        ("192.0.2.7:5000", "198.51.100.3", "198.51.100.3:0"),
+        ("192.0.2.7:5000", "2001:db8::1", "[2001:db8::1]:0"),
+        ("[2001:db8::1]:5000", "2001:db8::1", "[2001:db8::1]:5000"),
+    ],
+)
+async def test_a_client_behind_a_proxy_is_known_by_its_own_address(
+    peer: str, address: str | None, known_as: str
+) -> None:
+    async with rustunnel_rig() as rig:
+        client = rig.client(peer, address=address)
+        await client.log_in()
+
+        [session] = rig.base.registry.sessions.values()
+        assert session.peer == known_as
+
+
 async def test_a_client_that_does_not_read_is_dropped() -> None:
     async with rustunnel_rig() as rig:
         client = rig.client()
         await client.log_in()
+        assert client.transport.limit == MAX_UNREAD_BYTES
 
         client.channel.pause_writing()
 

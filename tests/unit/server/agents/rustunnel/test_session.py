@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from helpers.pair import Reader
-from helpers.rustunnel_rig import Client, Data, RustunnelRig, rustunnel_rig
+from helpers.rustunnel_rig import Client, Data, RustunnelRig, make_request, rustunnel_rig
 from helpers.waiting import until
 from moleport_server.errors import NoSession, UpstreamBusy
 from moleport_server.registry.live import Tunnel
@@ -458,6 +458,27 @@ async def test_the_same_name_from_the_same_machine_replaces_the_dead_session() -
         client_stream = new.session.open_stream(tunnel, Reader(), VISITOR)
         await data.settle()
         assert client_stream.is_open
+
+
+async def test_a_client_that_lives_elsewhere_is_replaced_once_and_then_keeps_its_name() -> None:
+    async with rustunnel_rig() as rig:
+        clients = [await Client.serving(rig)]
+        for peer in ("198.51.100.1:1", "198.51.100.2:1"):
+            new = rig.client(peer)
+            await new.log_in()
+            new.say(make_request("shop"))
+            owner, _ = clients[-1]
+            ping = await owner.hear(messages.Ping)
+            owner.say(messages.Pong(timestamp=ping.timestamp))
+            await until(lambda: len(new.heard) == 2)  # noqa: B023 - called before the next round
+            clients.append((new, new.attach()))
+
+        (first, _), (second, _), (third, _) = clients
+        assert first.transport.closed_with is not None
+        assert only_tunnel(rig).session is second.session.record
+        assert (await third.hear(messages.TunnelError)).message == (
+            "tunnel error: subdomain 'shop' is already in use"
+        )
 
 
 async def test_ids_that_are_used_up_renew_the_data_channel() -> None:
