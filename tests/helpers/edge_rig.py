@@ -50,16 +50,22 @@ class OpenListeners:
         """Set by a test: opening waits for it."""
 
     async def open(self, tunnel: Tunnel) -> None:
-        assert tunnel.port is not None
+        port = listening_port(tunnel)
         if self.gate is not None:
             await self.gate.wait()
-        if tunnel.port in self.taken:
-            raise self.taken[tunnel.port]
-        self.opened.append(tunnel.port)
+        if port in self.taken:
+            raise self.taken[port]
+        self.opened.append(port)
 
     def close(self, tunnel: Tunnel, *, reason: str) -> None:
-        assert tunnel.port is not None
-        self.closed.append((tunnel.port, reason))
+        self.closed.append((listening_port(tunnel), reason))
+
+
+def listening_port(tunnel: Tunnel) -> int:
+    """Return the port of a tunnel that has a listener."""
+    port = tunnel.port if tunnel.container is None else tunnel.container.port
+    assert port is not None
+    return port
 
 
 @dataclass(slots=True)
