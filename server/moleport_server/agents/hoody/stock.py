@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 MAX_OPEN_EXCHANGES: Final = 200
 """HTTP requests that one driver works on: it has 256 local sockets, and fails what waits longer than
 five seconds for one."""
+MAX_WAITING_BODIES: Final = 256
+"""Requests with a body that wait for their turn: each may hold two reads of 64 KiB meanwhile."""
 OLD_WINDOW_BYTES: Final = 1024 * 1024
 """Streams of old clients get at least this: they lose the tail of a PULL that waits for credit when the
 local service ends."""
@@ -204,8 +206,13 @@ class StockSession(HoodySession):
             self._loop.call_soon(exchange.lost, Code.STREAM_CLOSED, "the session is over")
         elif len(self._in_work) < MAX_OPEN_EXCHANGES and not self._queue:
             self._open(exchange)
+        elif not exchange.is_simple and self._count_waiting_bodies() >= MAX_WAITING_BODIES:
+            self._loop.call_soon(exchange.lost, Code.CALM_DOWN, "too many uploads wait already")
         else:
             self._queue.append(exchange)
+
+    def _count_waiting_bodies(self) -> int:
+        return sum(not exchange.is_simple for exchange in self._queue)
 
     def _open(self, exchange: ExchangeStream) -> None:
         bind_id = exchange.bind_id

@@ -393,3 +393,27 @@ async def test_a_session_whose_time_is_over_is_refused_for_good() -> None:
             farewell, closed = await driver.goodbye()
 
     assert (farewell.message, closed) == ("resume grace expired", 1008)
+
+
+async def test_uploads_that_wait_are_bounded_and_pages_are_not_their_victims(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("moleport_server.agents.hoody.stock.MAX_OPEN_EXCHANGES", 1)
+    monkeypatch.setattr("moleport_server.agents.hoody.stock.MAX_WAITING_BODIES", 1)
+    async with agent_rig(registry=PORTS) as rig, v1(rig) as driver:
+        await driver.greet(**V1)
+        await expose(driver)
+        upstream, tunnel = only_session(rig).upstream, only_tunnel(rig)
+        visitors = [Received() for _ in range(4)]
+        upload = b"POST / HTTP/1.1\r\nHost: pod\r\nContent-Length: 1\r\n\r\nx"
+        for visitor, sent in zip(visitors, (GET, upload, upload, GET), strict=True):
+            upstream.open_stream(tunnel, visitor, "").write(sent)
+        await until(lambda: visitors[2].reset is not None)
+
+        assert [visitor.reset and visitor.reset[0] for visitor in visitors] == [
+            None,
+            None,
+            Code.CALM_DOWN,
+            None,
+        ]
+        assert upstream.open_streams == 3
