@@ -72,10 +72,11 @@ from moleport_server.metrics.lifecycle import LifecycleCounts
 from moleport_server.metrics.live import LiveNumbers
 from moleport_server.metrics.loop_lag import LoopLagProbe
 from moleport_server.readings import make_readings
+from moleport_server.registry import enforcement as enforcing
 from moleport_server.registry.addresses import PublicAddresses
 from moleport_server.registry.container_ports import ContainerPortSettings
+from moleport_server.registry.enforcement import Enforcement
 from moleport_server.registry.journal import Journal
-from moleport_server.registry.observer import SessionEnd
 from moleport_server.registry.registry import Registry, RegistrySettings
 from moleport_server.store.captures import SqliteCaptureStore
 from moleport_server.store.directory import DataDirectory
@@ -87,8 +88,6 @@ from moleport_wire.hoody.window import ReceiveBudget
 
 logger = logging.getLogger(__name__)
 
-REVALIDATE_SECONDS: Final = 10.0
-"""How often the tokens of live sessions are looked at: an expired one ends within this time."""
 FLUSH_SECONDS: Final = 10.0
 EDGE_HANDSHAKES_PER_ADDRESS: Final = 1024
 """Handshakes under way: many visitors share one address behind carriers and offices."""
@@ -375,9 +374,11 @@ class _Server:
         stack.callback(probe.close)
 
         facts = _facts(settings, self.version, await store.instance_id())
+        enforcement = Enforcement(registry, authenticator, clock)
         self.rest = make_app(
             registry=registry,
             authenticator=authenticator,
+            enforcement=enforcement,
             store=store,
             captures=captures,
             capture_store=capture_store,
@@ -414,10 +415,8 @@ class _Server:
         await registry.restore()
         background.start(_every(SWEEP_SECONDS, _sweep(watch)), "sweep stalled streams")
         background.start(_every(FLUSH_SECONDS, authenticator.flush), "flush token use")
-        background.start(
-            _every(REVALIDATE_SECONDS, partial(_revalidate, registry, authenticator)),
-            "revalidate sessions",
-        )
+        background.start(_every(enforcing.SWEEP_SECONDS, enforcement.sweep), "look at tokens")
+        background.start(_every(enforcing.TICK_SECONDS, enforcement.tick), "end what is over")
         stack.push_async_callback(_final_flush, authenticator, journal)
 
         handshakes = PreAuthGate(
@@ -602,20 +601,6 @@ def _sweep(watch: FlowWatch) -> Callable[[], Any]:
         watch.sweep()
 
     return sweep
-
-
-async def _revalidate(registry: Registry, authenticator: Authenticator) -> None:
-    """End sessions whose token is gone, expired or suspended, or whose revision ended."""
-    verdicts: dict[tuple[str | None, int], bool] = {}
-    for session in list(registry.sessions.values()):
-        principal = session.principal
-        key = (principal.token_id, principal.revision)
-        if key not in verdicts:
-            verdicts[key] = await authenticator.revalidate(principal) is not None
-        if not verdicts[key] and session.principal is principal:
-            await registry.close_session(
-                session, "the token is not valid any more", cause=SessionEnd.REVOKED
-            )
 
 
 def _addresses(settings: ServerSettings) -> PublicAddresses:

@@ -96,6 +96,25 @@ class ListRegistry:
         self.closed.append(("token", token_id, reason))
 
 
+class Announcements:
+    """Notes what the API announces, and lets the authenticator forget as the real one does."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self.made: list[tuple[str, ...]] = []
+
+    async def token_changed(self, token_id: str) -> None:
+        self._authenticator.forget(token_id)
+        self.made.append(("token", token_id))
+
+    async def slot_replaced(self, token_id: str, revision: int) -> None:
+        self.made.append(("slot", token_id, str(revision)))
+
+    async def policy_changed(self, policy_id: str) -> None:
+        self._authenticator.forget_policy(policy_id)
+        self.made.append(("policy", policy_id))
+
+
 class Replayer:
     """Sends nothing: answers with the next failure, or with a new capture."""
 
@@ -133,9 +152,11 @@ class ApiWorld:
             read_admin_token=lambda: ADMIN_SECRET,
             limiter=KeyedLimiter(1, self.wrong_tokens, self.clock),
         )
+        self.announcements = Announcements(self.authenticator)
         self.app = make_app(
             registry=self.registry,
             authenticator=self.authenticator,
+            enforcement=self.announcements,
             store=self.store,
             captures=self.captures,
             capture_store=self.capture_store,
@@ -226,6 +247,9 @@ class Api:
 
     async def post(self, path: str, **how: Any) -> Answer:
         return await self.call("POST", path, **how)
+
+    async def put(self, path: str, **how: Any) -> Answer:
+        return await self.call("PUT", path, **how)
 
     async def delete(self, path: str, **how: Any) -> Answer:
         return await self.call("DELETE", path, **how)

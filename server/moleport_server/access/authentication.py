@@ -1,8 +1,9 @@
 """Authentication: from a secret to the principal that it proves.
 
 The secret is looked up by its SHA-256, so neither a cache nor the store ever holds it. Successful
-look-ups are believed for a few seconds, which spares the store the poll of a dashboard; a deleted
-token is forgotten at once through `forget`.
+look-ups are believed for a few seconds, which spares the store the poll of a dashboard; a token that
+was changed or deleted, or whose policy was, is forgotten at once through `forget`. The principal comes
+with its policies merged in, so whoever decides later asks nobody else.
 
 Failures are limited per address, yet a correct credential is never limited: colleagues behind one
 NAT do not lock each other out. A limited address therefore still gets its look-ups, but all limited
@@ -14,15 +15,17 @@ import asyncio
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final, Literal, NamedTuple, NoReturn
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final, Literal, NamedTuple, NoReturn, Protocol
 
 from moleport_server.access.addresses import limit_key
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.clock import Clock
-from moleport_server.domain.token import ADMIN, Credential, Principal, Token
+from moleport_server.domain.policy import merge, nothing_allowed
+from moleport_server.domain.token import ADMIN, Credential, Effective, Principal, Token
 from moleport_server.errors import RateLimited, StoreError, Unauthenticated
-from moleport_server.store.base import TokenStore
+from moleport_server.store.base import PolicyRow, PolicyStore, TokenStore
 
 BELIEVED_SECONDS: Final = 5.0
 """How long a successful look-up stands for the next ones."""
@@ -42,11 +45,25 @@ CheckResult = Literal["accepted", "rejected", "limited", "failed"]
 """What became of a credential; `failed`: the store did not answer, so nothing is known."""
 
 
+class CredentialStore(TokenStore, PolicyStore, Protocol):
+    """The part of the state store that tells who somebody is and what holds for them."""
+
+
 class _Known(NamedTuple):
     token: Token
     credential: Credential
+    merged: Effective | None
     until: float
     """Monotonic seconds."""
+
+
+def merge_rows(token: Token, rows: Iterable[PolicyRow]) -> Effective:
+    """Return what holds for a token, given the policies that the store has of those it names.
+
+    The store lets no token name a missing one; should one slip through, nothing is allowed.
+    """
+    known = {row.policy.id: row.policy for row in rows}
+    return merge(token, [known.get(name) or nothing_allowed(name) for name in token.policy_ids])
 
 
 class _Lane:
@@ -65,7 +82,7 @@ class Authenticator:
 
     def __init__(
         self,
-        store: TokenStore,
+        store: CredentialStore,
         clock: Clock,
         *,
         read_admin_token: Callable[[], str | None],
@@ -129,14 +146,14 @@ class Authenticator:
             self._fail(address)
         return self._accept(known)
 
-    async def revalidate(self, principal: Principal) -> Principal | None:
-        """Return the principal as it is now, or None if its sessions have to end.
+    async def revalidate(self, principal: Principal) -> Principal:
+        """Return the principal as it is now, with today's token and policies.
 
-        Asks the store, not the cache. None means that the token is gone, expired or suspended, or
-        that the revision which proved it has ended. The admin stays: a changed admin token is for
-        the next login.
+        Asks the store, not the cache. The admin stays: a changed admin token is for the next login.
 
         Raises:
+            Unauthenticated: its sessions have to end, and why: the token is gone, expired or
+                suspended, or the revision which proved it has ended.
             StoreError: the store failed or did not answer in time; nothing is known then, so
                 leave the session alone and ask again.
         """
@@ -145,14 +162,39 @@ class Authenticator:
         try:
             async with asyncio.timeout(LOOKUP_SECONDS):
                 row = await self._store.get_token(principal.token.id)
+                merged = None if row is None else await self._merge(row.token)
         except TimeoutError as error:
             raise StoreError("the store did not answer in time") from error
-        if row is None or not row.token.is_valid(self._clock.now()):
+        if row is None:
+            raise Unauthenticated("token deleted")
+        slots = [slot for slot in row.credentials if slot.revision == principal.revision]
+        if not slots:
+            raise Unauthenticated(f"revision {principal.revision} of the token was removed")
+        return self._prove(row.token, slots[0], merged)
+
+    async def owner(self, token_id: str) -> Principal:
+        """Return a token as it is now, without any credential: the owner of its tunnels.
+
+        Raises:
+            Unauthenticated: it is gone, expired or suspended.
+            StoreError: the store failed or did not answer in time.
+        """
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                row = await self._store.get_token(token_id)
+                merged = None if row is None else await self._merge(row.token)
+        except TimeoutError as error:
+            raise StoreError("the store did not answer in time") from error
+        if row is None:
+            raise Unauthenticated("token deleted")
+        self._check_token(row.token)
+        return Principal(token=row.token, merged=merged)
+
+    async def _merge(self, token: Token) -> Effective | None:
+        if not token.policy_ids:
             return None
-        for credential in row.credentials:
-            if credential.revision == principal.revision and not self._has_ended(credential):
-                return Principal(token=row.token, revision=principal.revision)
-        return None
+        rows = await self._store.list_policies(ids=token.policy_ids)
+        return merge_rows(token, rows)
 
     def forget(self, token_id: str) -> None:
         """Drop what is remembered of a token; call it after each change of the token.
@@ -164,6 +206,15 @@ class Authenticator:
         gone = [digest for digest, known in self._known.items() if known.token.id == token_id]
         for digest in gone:
             del self._known[digest]
+
+    def forget_policy(self, policy_id: str) -> None:
+        """Drop what is remembered of all tokens with a policy; call it after each change of it."""
+        named = {
+            known.token.id for known in self._known.values() if policy_id in known.token.policy_ids
+        }
+        self._generation += 1
+        for token_id in named:
+            self.forget(token_id)
 
     async def flush(self) -> None:
         """Write the times of use that came up since the last call.
@@ -218,12 +269,13 @@ class Authenticator:
         try:
             async with asyncio.timeout(LOOKUP_SECONDS), lane.slots:
                 found = await self._store.find_credential(digest)
+                merged = None if found is None else await self._merge(found[0])
         except TimeoutError as error:
             raise StoreError("the store did not answer in time") from error
         finally:
             lane.waiting -= 1
         now = self._clock.monotonic()
-        known = None if found is None else _Known(*found, now + BELIEVED_SECONDS)
+        known = None if found is None else _Known(*found, merged, now + BELIEVED_SECONDS)
         if generation == self._generation:
             # Otherwise a token changed while the store answered: the answer may be outdated.
             self._remember(digest, known, now)
@@ -245,17 +297,24 @@ class Authenticator:
         Whoever gets here has proved to own the credential, so the true reason may be told, and
         this is no guess that counts against the address.
         """
-        now = self._clock.now()
-        token, credential = known.token, known.credential
+        principal = self._prove(known.token, known.credential, known.merged)
+        self._used_at[known.token.id, principal.revision] = self._clock.now()
+        return principal
+
+    def _prove(self, token: Token, credential: Credential, merged: Effective | None) -> Principal:
+        self._check_token(token)
+        principal = Principal(token=token, revision=credential.revision, merged=merged)
+        ends = (token.expires_at, credential.ends_at(token, principal.effective))
+        ends_at = min((end for end in ends if end is not None), default=None)
+        if ends_at is not None and self._clock.now() >= ends_at:
+            raise Unauthenticated("token has expired")
+        return replace(principal, ends_at=ends_at)
+
+    def _check_token(self, token: Token) -> None:
         if token.suspended:
             raise Unauthenticated("token is suspended or revoked")
-        if not token.is_valid(now) or self._has_ended(credential):
+        if not token.is_valid(self._clock.now()):
             raise Unauthenticated("token has expired")
-        self._used_at[token.id, credential.revision] = now
-        return Principal(token=token, revision=credential.revision)
-
-    def _has_ended(self, credential: Credential) -> bool:
-        return credential.not_after is not None and self._clock.now() >= credential.not_after
 
     def _fail(self, address: str) -> NoReturn:
         retry_after = self._limiter.take(limit_key(address))

@@ -40,7 +40,7 @@ def _parse_users(value: object) -> tuple[BasicCredential, ...]:
         if not isinstance(entry, Mapping) or set(entry) != {"user", "hash"}:
             raise InvalidRequest(f"{where} must be an object with user and hash")
         user, phc = entry["user"], entry["hash"]
-        if not isinstance(user, str) or not _is_user_name(user):
+        if not isinstance(user, str) or not is_user_name(user):
             raise InvalidRequest(
                 f"{where}.user must be text of 1 to {MAX_USER_BYTES} bytes without colon"
                 " or control characters"
@@ -79,7 +79,8 @@ def _list(name: str, value: object, most: int) -> Sequence[object]:
     return value
 
 
-def _is_user_name(user: str) -> bool:
+def is_user_name(user: str) -> bool:
+    """Whether the text can be a user of basic authentication (RFC 7617)."""
     if not user or ":" in user or not user.isprintable():
         return False
     # Printable text has no lone surrogates, so this cannot fail.

@@ -20,6 +20,7 @@ from moleport_server.api.docs import DocsRoutes
 from moleport_server.api.events import EventRoutes, EventStreams
 from moleport_server.api.history import HistoryRoutes
 from moleport_server.api.hoody import HoodyRoutes
+from moleport_server.api.policies import PolicyRoutes
 from moleport_server.api.ports import Authenticator, HoodyFacts, Registry, ServerFacts, StateReader
 from moleport_server.api.problems import error_response
 from moleport_server.api.requests import RequestRoutes
@@ -27,12 +28,14 @@ from moleport_server.api.routing import Route
 from moleport_server.api.server import ServerRoutes
 from moleport_server.api.sessions import SessionRoutes
 from moleport_server.api.status import StatusRoutes
+from moleport_server.api.token_objects import TokenObjectRoutes, TokenObjects
 from moleport_server.api.tokens import TokenRoutes
 from moleport_server.api.tunnels import TunnelRoutes
 from moleport_server.capture.replay import ReplayPort
 from moleport_server.capture.ring import CaptureLog
 from moleport_server.clock import Clock
 from moleport_server.domain.tunnel import IPNetwork
+from moleport_server.registry.enforcement import Announced
 from moleport_server.store.base import CaptureStore
 
 ROUTES: Final = web.AppKey("routes", tuple[Route, ...])
@@ -45,6 +48,7 @@ def make_app(
     *,
     registry: Registry,
     authenticator: Authenticator,
+    enforcement: Announced,
     store: StateReader,
     captures: CaptureLog,
     capture_store: CaptureStore,
@@ -64,7 +68,8 @@ def make_app(
     Args:
         registry: live sessions and tunnels.
         authenticator: verifies tokens.
-        store: tokens and history.
+        enforcement: lets changes of tokens and policies hold for what is live.
+        store: tokens, policies and history.
         captures: captured requests in memory.
         capture_store: those behind them.
         replay: sends a captured request again.
@@ -82,6 +87,7 @@ def make_app(
     streams = EventStreams()
     region_id = facts.region.id
     docs = DocsRoutes(version=facts.version)
+    objects = TokenObjects(store=store, registry=registry, clock=clock, domains=facts.domains)
     families = (
         StatusRoutes(registry=registry, facts=facts),
         TunnelRoutes(registry=registry, region_id=region_id),
@@ -90,10 +96,15 @@ def make_app(
             store=store,
             registry=registry,
             authenticator=authenticator,
+            objects=objects,
             clock=clock,
             audit=audit,
             new_id=new_id,
         ),
+        TokenObjectRoutes(
+            store=store, objects=objects, enforcement=enforcement, clock=clock, audit=audit
+        ),
+        PolicyRoutes(store=store, enforcement=enforcement),
         HistoryRoutes(store=store, clock=clock, region_id=region_id),
         SessionRoutes(registry=registry),
         HoodyRoutes(registry=registry, facts=hoody),
@@ -150,10 +161,12 @@ def _add_headers(
         if origin not in origins:
             return
         headers["Access-Control-Allow-Origin"] = origin
-        headers["Access-Control-Expose-Headers"] = "Link, Retry-After, X-Moleport-Instance"
+        headers["Access-Control-Expose-Headers"] = "ETag, Link, Retry-After, X-Moleport-Instance"
         if request.method == "OPTIONS":
-            headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
-            headers["Access-Control-Allow-Headers"] = "Authorization, Content-Type, Last-Event-ID"
+            headers["Access-Control-Allow-Methods"] = "GET, POST, PUT, DELETE"
+            headers["Access-Control-Allow-Headers"] = (
+                "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID"
+            )
 
     return add
 

@@ -67,15 +67,16 @@ async def _answer(route: Route, gate: Gate, request: web.Request) -> web.StreamR
     query = _decode_query(request, route.query, route.query_error)
     body = None if route.body is None else await _decode_body(request, route.body)
     answer = await route.handler(Call(request, caller, query, body))
-    headers = None
+    headers, status = None, route.status
     if isinstance(answer, Reply):
+        status = answer.status or status
         answer, headers = answer.answer, answer.headers
     if isinstance(answer, web.StreamResponse):
         return answer
     if route.answer is None:
         return web.Response(status=route.status, headers=headers)
     return web.Response(
-        status=route.status, body=msgspec.json.encode(answer), content_type=JSON, headers=headers
+        status=status, body=msgspec.json.encode(answer), content_type=JSON, headers=headers
     )
 
 

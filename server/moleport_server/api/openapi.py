@@ -106,6 +106,8 @@ def _responses(route: Route, schema_of: dict[str, Any]) -> dict[str, Any]:
     elif route.media_type != JSON:
         success["content"] = {route.media_type: {"schema": {"type": "string"}}}
     responses = {str(route.status): success}
+    if route.creates:
+        responses["201"] = {**success, "description": "Created"}
     error = {JSON: {"schema": schema_of[_key(ErrorView)]}}
     for status, texts in errors_of(route).items():
         responses[str(status)] = {"description": " · ".join(texts), "content": error}

@@ -12,7 +12,7 @@ from uuid import UUID
 from moleport_server.domain.token import Principal
 from moleport_server.registry.events import EventLog
 from moleport_server.registry.live import Session, Tunnel
-from moleport_server.store.base import StoredSession, TokenStore, TunnelLogStore
+from moleport_server.store.base import PolicyStore, StoredSession, TokenStore, TunnelLogStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class HoodyFacts:
     vitals: Callable[[], Vitals]
 
 
-class StateReader(TokenStore, TunnelLogStore, Protocol):
+class StateReader(TokenStore, PolicyStore, TunnelLogStore, Protocol):
     """The part of the state store that the API reads and writes."""
 
 

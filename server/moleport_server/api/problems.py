@@ -47,6 +47,10 @@ class OriginalGone(ConflictError):
     """A request cannot be sent again, because its original is not in memory any more."""
 
 
+class PreconditionFailed(ConflictError):
+    """The object is not in the state that the caller named."""
+
+
 class Rule(NamedTuple):
     """One row: what an error becomes."""
 
@@ -65,6 +69,7 @@ RULES: Final = (
     Rule(Forbidden, 403, "forbidden"),
     Rule(RateLimited, 429, "rate_limited"),
     Rule(QuotaExceeded, 429, "quota_exceeded", in_seed=False, retry_after=5),
+    Rule(PreconditionFailed, 412, "precondition_failed", in_seed=False),
     Rule(OriginalGone, 409, "original_gone", in_seed=False),
     Rule(ConflictError, 409, "conflict", in_seed=False),
     Rule(UnsupportedMediaType, 415, "unsupported_media_type"),

@@ -77,6 +77,8 @@ class Reply:
 
     answer: Any
     headers: Mapping[str, str]
+    status: int | None = None
+    """None: that of the route."""
 
 
 Handler = Callable[[Call[Any, Any]], Awaitable[Any]]
@@ -102,6 +104,8 @@ class Route:
     """What to answer to a query that does not fit; None: what the decoder says."""
     body: type[Any] | None = None
     status: int = 200
+    creates: bool = False
+    """Whether it answers 201 when there was no such object before."""
     answer: Any = None
     """Type of the answer; None: no body, or a text of `media_type`."""
     media_type: str = JSON

@@ -15,9 +15,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from moleport_server.access.audit import AuditLog
 from moleport_server.api.ports import Authenticator, Registry, StateReader
+from moleport_server.api.preconditions import Preconditions
 from moleport_server.api.routing import Access, Call, NoQuery, Reply, Route
 from moleport_server.api.shapes import CreatedTokenView, TokenRequest, TokenView
-from moleport_server.api.timestamps import rfc3339, rfc3339_or_none
+from moleport_server.api.token_objects import TokenObjects
 from moleport_server.clock import Clock
 from moleport_server.domain.scope import parse_scope
 from moleport_server.domain.token import Credential, Grant, Token
@@ -42,6 +43,13 @@ class TokensQuery(msgspec.Struct, frozen=True, kw_only=True):
     after: (
         Annotated[str, Meta(description="Cursor, from the `Link` of the page before.")] | UnsetType
     ) = UNSET
+    owner_cluster: (
+        Annotated[
+            str,
+            Meta(description="Tokens that the operator of this cluster owns, each in full."),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class TokenRoutes:
@@ -53,6 +61,7 @@ class TokenRoutes:
         store: StateReader,
         registry: Registry,
         authenticator: Authenticator,
+        objects: TokenObjects,
         clock: Clock,
         audit: AuditLog,
         new_id: Callable[[], UUID],
@@ -60,6 +69,7 @@ class TokenRoutes:
         self._store = store
         self._registry = registry
         self._authenticator = authenticator
+        self._objects = objects
         self._clock = clock
         self._audit = audit
         self._new_id = new_id
@@ -100,23 +110,36 @@ class TokenRoutes:
                 family="tokens",
                 access=Access.ADMIN,
                 status=204,
-                errors=((404, "token not found"), (507, "store is full")),
+                errors=(
+                    (400, "If-Match must be * or entity tags in quotes …"),
+                    (404, "token not found"),
+                    (412, "If-Match or If-None-Match does not hold"),
+                    (507, "store is full"),
+                ),
             ),
         )
 
     async def _list(self, call: Call[TokensQuery, None]) -> Reply:
         limit, after = call.query.limit, call.query.after or None
-        if limit is UNSET:
-            rows = await self._store.list_tokens(after=after)
-            return Reply([self._view(row) for row in rows], {})
-        limit = min(limit, MOST_TOKENS)
-        # One more than asked for tells whether there is a next page.
-        rows = await self._store.list_tokens(after=after, limit=limit + 1) if limit else []
+        cluster = None if call.query.owner_cluster is UNSET else call.query.owner_cluster
+        is_whole = limit is UNSET
+        most = 0 if limit is UNSET else min(limit, MOST_TOKENS)
+        rows: list[TokenRow] = []
+        if is_whole or most:
+            # One more than asked for tells whether there is a next page.
+            rows = await self._store.list_tokens(
+                after=after, limit=None if is_whole else most + 1, owner_cluster=cluster
+            )
         headers = {}
-        if len(rows) > limit:
-            cursor = urlencode({"limit": limit, "after": rows[limit - 1].token.id})
-            headers["Link"] = f'<{_PATH}?{cursor}>; rel="next"'
-        return Reply([self._view(row) for row in rows[:limit]], headers)
+        if not is_whole and len(rows) > most:
+            rows = rows[:most]
+            page: dict[str, str | int] = {"limit": most, "after": rows[-1].token.id}
+            if cluster is not None:
+                page["owner_cluster"] = cluster
+            headers["Link"] = f'<{_PATH}?{urlencode(page)}>; rel="next"'
+        if cluster is None:
+            return Reply([self._objects.view(row) for row in rows], headers)
+        return Reply(await self._objects.full(rows), headers)
 
     async def _create(self, call: Call[NoQuery, TokenRequest]) -> CreatedTokenView:
         wanted = call.body
@@ -130,7 +153,9 @@ class TokenRoutes:
             created_at=self._clock.now(),
         )
         digest = hashlib.sha256(secret.encode()).hexdigest()
-        credential = Credential(token_id=token_id, revision=1, sha256=digest)
+        credential = Credential(
+            token_id=token_id, revision=1, sha256=digest, created_at=token.created_at
+        )
         await self._store.create_token(token, credential)
         self._audit.token_created(
             token_id=token_id, label=wanted.label, admin=call.principal.is_admin
@@ -139,25 +164,14 @@ class TokenRoutes:
 
     async def _delete(self, call: Call[NoQuery, None]) -> None:
         token_id = call.path["id"]
+        conditions = Preconditions.of(call.request)
+        if conditions != Preconditions():
+            row = await self._store.get_token(token_id)
+            if row is None:
+                raise NotFoundError("token not found")
+            conditions.check(row.token.version)
         if not await self._store.delete_token(token_id):
             raise NotFoundError("token not found")
         self._authenticator.forget(token_id)
         self._audit.token_deleted(token_id=token_id, admin=call.principal.is_admin)
         await self._registry.close_token(token_id, "token deleted")
-
-    def _view(self, row: TokenRow) -> TokenView:
-        now = self._clock.now()
-        valid = (
-            credential.sha256
-            for credential in reversed(row.credentials)
-            if credential.not_after is None or now < credential.not_after
-        )
-        return TokenView(
-            id=row.token.id,
-            token_hash=next(valid, ""),
-            label=row.token.label,
-            created_at=rfc3339(row.token.created_at),
-            last_used_at=rfc3339_or_none(row.token.last_used_at),
-            scope=row.token.scope,
-            tunnel_count=row.tunnel_count,
-        )

@@ -13,11 +13,17 @@ from typing import Final, TypeVar
 
 from moleport_server.domain.scope import covers, matches
 from moleport_server.domain.token import Effective, Grant, Limits, Owner, Token
-from moleport_server.domain.tunnel import BasicCredential, IPNetwork, TunnelProtocol
+from moleport_server.domain.tunnel import (
+    BasicCredential,
+    IPNetwork,
+    TunnelProtocol,
+    VisitorRules,
+)
 
 _T = TypeVar("_T")
 
 AUTH_CONFLICT: Final = "its policies ask for different passwords"
+TUNNEL_AUTH_CONFLICT: Final = "the tunnel and its policies ask for different passwords"
 AUTH_UNRESOLVED: Final = "a policy asks for passwords that the server was not given"
 
 
@@ -90,6 +96,31 @@ def merge(token: Token, policies: Iterable[Policy]) -> Effective:
         max_lifetime_seconds=_least(policy.max_lifetime_seconds for policy in attached),
         max_tokens=_least(policy.max_tokens for policy in attached),
         requires_rotation=any(policy.requires_rotation for policy in attached),
+    )
+
+
+def visitor_rules(wished: VisitorRules, effective: Effective) -> VisitorRules:
+    """Return the rules of a tunnel: what its agent wished, restricted by what holds for its token."""
+    demanded = VisitorRules(
+        basic_auth=effective.basic_auth,
+        allowed_cidrs=effective.client_cidrs,
+        denied_cidrs=effective.denied_client_cidrs,
+        requires_tls=effective.requires_tls,
+        http_denied=effective.http_denied,
+    )
+    if demanded.is_open:
+        return wished
+    http_denied = demanded.http_denied
+    if wished.basic_auth is not None and demanded.basic_auth is not None:
+        # A visitor shows one password, so nobody could pass both.
+        is_same = set(wished.basic_auth) == set(demanded.basic_auth)
+        http_denied = http_denied or (None if is_same else TUNNEL_AUTH_CONFLICT)
+    return VisitorRules(
+        basic_auth=demanded.basic_auth if wished.basic_auth is None else wished.basic_auth,
+        allowed_cidrs=_both(wished.allowed_cidrs, demanded.allowed_cidrs, _common_networks),
+        denied_cidrs=demanded.denied_cidrs,
+        requires_tls=demanded.requires_tls,
+        http_denied=http_denied,
     )
 
 

@@ -138,6 +138,8 @@ class Principal:
     revision: int = 0
     merged: Effective | None = None
     """What the token may do with its policies; None: it has none."""
+    ends_at: float | None = field(default=None, compare=False)
+    """Unix seconds when the credential ends by itself, as far as it was known at the proof."""
 
     @property
     def effective(self) -> Effective:

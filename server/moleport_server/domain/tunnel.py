@@ -1,4 +1,4 @@
-"""What a tunnel is: protocol, address and the rules that its agent gave for visitors.
+"""What a tunnel is: protocol, address and the rules for its visitors.
 
 Pure facts; who may have which address is decided by `access`, who has it now by `registry`.
 """
@@ -56,23 +56,36 @@ class BasicCredential:
 
     user: str
     password_hash: str
-    """PHC string `$scrypt$ln=..,r=..,p=..$salt$hash` (base64 without padding)."""
+    """PHC string `$scrypt$ln=..,r=..,p=..$salt$hash` (base64 without padding) of an agent, or bcrypt
+    (`$2b$..`) of a policy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisitorRules:
-    """Who may visit a tunnel, as its agent asked for.
+    """Who may visit a tunnel, as its agent asked for and as the policies of its token demand.
 
     `None` means unrestricted, an empty tuple means that nobody may.
     """
 
     basic_auth: tuple[BasicCredential, ...] | None = None
     allowed_cidrs: tuple[IPNetwork, ...] | None = None
+    denied_cidrs: tuple[IPNetwork, ...] = ()
+    """Stronger than `allowed_cidrs`."""
+    requires_tls: bool = False
+    """Of HTTP visitors."""
+    http_denied: str | None = None
+    """Why nobody gets through by HTTP, or None."""
 
     @property
     def is_open(self) -> bool:
         """Whether every visitor passes, so that the edge can skip the check."""
-        return self.basic_auth is None and self.allowed_cidrs is None
+        return (
+            self.basic_auth is None
+            and self.allowed_cidrs is None
+            and not self.denied_cidrs
+            and not self.requires_tls
+            and self.http_denied is None
+        )
 
 
 OPEN = VisitorRules()

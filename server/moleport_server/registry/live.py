@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from moleport_server.access.bounds import Bounds
 from moleport_server.domain.token import Principal
 from moleport_server.domain.tunnel import (
     OPEN,
@@ -64,7 +65,12 @@ class Tunnel:
     bind_id: int
     opened_at: float
     """Unix seconds; kept over takeovers."""
+    wished: VisitorRules = OPEN
+    """The rules that its agent asked for."""
     rules: VisitorRules = OPEN
+    """Those and what the policies of its token demand; what the edge goes by."""
+    bounds: Bounds | None = None
+    """The limits of its token, shared with its other tunnels; None: it has none."""
     host_header: str | None = None
     """The Host header for the local service; None keeps the visitor's."""
     lease_until: float | None = None

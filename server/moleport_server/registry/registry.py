@@ -20,10 +20,19 @@ from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
 
-from moleport_server.access.authorization import PortOrder, choose_hostname, choose_port
+from moleport_server.access.authentication import merge_rows
+from moleport_server.access.authorization import (
+    PortOrder,
+    authorize_agent,
+    check_tunnel,
+    choose_hostname,
+    choose_port,
+)
+from moleport_server.access.bounds import Bounds
 from moleport_server.access.visitor_rules import parse_rules
 from moleport_server.clock import Clock
-from moleport_server.domain.token import Principal
+from moleport_server.domain.policy import visitor_rules
+from moleport_server.domain.token import Effective, Principal
 from moleport_server.domain.tunnel import (
     OPEN,
     ContainerMode,
@@ -139,6 +148,8 @@ class Registry:
         self._ports = PortOrder(*settings.tcp_ports)
         self.container_ports = ContainerPorts(settings.container_ports, random_bits)
         self._routes: dict[str, Tunnel | None] = {}
+        self._bounds: dict[str, Bounds] = {}
+        """By token id; of those that have limits and tunnels."""
         self._evicted_at: dict[UUID, float] = {}
         self._resumable: dict[str, StoredSession] = {}
         self.tombstones = Tombstones(clock.monotonic)
@@ -153,6 +164,9 @@ class Registry:
         the idle ones."""
         self.on_tunnel_closed: Callable[[Tunnel], None] = lambda _: None
         """Called when a tunnel was released for good."""
+        self.on_rules_changed: Callable[[Tunnel], None] = lambda _: None
+        """Called when other visitor rules or limits hold for a tunnel; the edge looks at what is
+        open."""
         self.observer: RegistryObserver = Unobserved()
         """Counts what begins and ends."""
 
@@ -225,12 +239,17 @@ class Registry:
                 await self._store.delete_session(stored.id)
         until = self._clock.monotonic() + self._settings.lease_seconds
         wall_until = self._clock.now() + self._settings.lease_seconds
-        labels: dict[str, str] = {}
+        policies = await self._store.list_policies()
+        owners: dict[str, Principal] = {}
         for lease in leases:
-            if lease.token_id is not None and lease.token_id not in labels:
+            if lease.token_id is not None and lease.token_id not in owners:
                 row = await self._store.get_token(lease.token_id)
-                labels[lease.token_id] = "" if row is None else row.token.label
-            tunnel = self._restored(lease, until, labels.get(lease.token_id or ""))
+                if row is not None:
+                    merged = merge_rows(row.token, policies)
+                    owners[lease.token_id] = Principal(token=row.token, merged=merged)
+            owner = owners.get(lease.token_id or "", Principal())
+            tunnel = self._restored(lease, until, owner.label)
+            self._govern(tunnel, owner.effective)
             if tunnel.has_listener:
                 try:
                     await self._listeners.open(tunnel)
@@ -268,7 +287,7 @@ class Registry:
             session_id=lease.session_id,
             bind_id=lease.bind_id,
             opened_at=lease.opened_at,
-            rules=_rules(
+            wished=_rules(
                 None if users is None else [(str(u), str(h)) for u, h in users],
                 wishes.get("allowed_cidrs"),
             ),
@@ -291,7 +310,7 @@ class Registry:
         """
         if len(self._sessions) >= self._settings.max_sessions:
             raise QuotaExceeded("tunnel session limit reached")
-        limit = None if principal.token is None else principal.token.limits.max_agents
+        limit = principal.effective.limits.max_agents
         if limit is not None:
             count = sum(
                 1 for s in self._sessions.values() if s.principal.token_id == principal.token_id
@@ -473,6 +492,83 @@ class Registry:
         for stored in [s for s in self._resumable.values() if s.token_id == token_id]:
             del self._resumable[stored.id]
 
+    # Changes of tokens and policies
+
+    async def renew_session(self, session: Session, principal: Principal) -> None:
+        """Go by what its token may do now; what that leaves out is ended, and its agent told why."""
+        session.principal = principal
+        try:
+            authorize_agent(principal, _host(session.peer))
+        except Forbidden as error:
+            await self.close_session(session, str(error), cause=SessionEnd.REVOKED)
+
+    def renew_token(self, principal: Principal) -> None:
+        """Go by what a token may do now, in all of its tunnels, live and leased.
+
+        Call it after `renew_session` of its sessions. Of too many agents or tunnels the newest go.
+        """
+        limits = principal.effective.limits
+        sessions = [
+            s for s in self._sessions.values() if s.principal.token_id == principal.token_id
+        ]
+        sessions.sort(key=lambda session: session.connected_at)
+        if limits.max_agents is not None:
+            reason = f"token '{principal.label}' may have {limits.max_agents} agents at a time"
+            for session in sessions[limits.max_agents :]:
+                self._end_session(session, reason, SessionEnd.REVOKED)
+        tunnels = [t for t in self._tunnels.values() if t.token_id == principal.token_id]
+        for tunnel in tunnels:
+            try:
+                check_tunnel(principal, tunnel, self._settings.domains)
+            except Forbidden as error:
+                self._revoke(tunnel, str(error))
+        live = [t for t in tunnels if t.id in self._tunnels and t.lease_until is None]
+        live.sort(key=lambda tunnel: tunnel.opened_at)
+        if limits.max_tunnels is not None:
+            for tunnel in live[limits.max_tunnels :]:
+                self._revoke(tunnel, _too_many_tunnels(principal, limits.max_tunnels))
+        for tunnel in tunnels:
+            if tunnel.id in self._tunnels:
+                self._govern(tunnel, principal.effective)
+
+    def _revoke(self, tunnel: Tunnel, reason: str) -> None:
+        session = tunnel.session
+        self._release(tunnel, reason, TunnelEnd.REVOKED)
+        if session is not None:
+            session.upstream.unbind(tunnel, reason)
+
+    def _govern(self, tunnel: Tunnel, effective: Effective) -> None:
+        """Let the rules and limits of the token hold for a tunnel."""
+        rules = visitor_rules(tunnel.wished, effective)
+        bounds = self._bounds_of(tunnel, effective)
+        has_changed = rules != tunnel.rules or bounds is not None or tunnel.bounds is not None
+        tunnel.rules = rules
+        if bounds is None:
+            self._leave_bounds(tunnel)
+        else:
+            bounds.tunnels.add(tunnel)
+            tunnel.bounds = bounds
+        if has_changed and tunnel.id in self._tunnels:
+            self.on_rules_changed(tunnel)
+
+    def _bounds_of(self, tunnel: Tunnel, effective: Effective) -> Bounds | None:
+        token_id, now = tunnel.token_id, self._clock.monotonic()
+        if token_id is None:
+            return None
+        bounds = self._bounds.get(token_id)
+        if bounds is not None:
+            bounds.change(effective.limits, now)
+        elif Bounds.is_needed(effective.limits):
+            bounds = self._bounds[token_id] = Bounds(effective.limits, now)
+        return bounds
+
+    def _leave_bounds(self, tunnel: Tunnel) -> None:
+        bounds = tunnel.bounds
+        if bounds is not None:
+            bounds.tunnels.discard(tunnel)
+            if not bounds.tunnels and tunnel.token_id is not None:
+                self._bounds.pop(tunnel.token_id, None)
+
     # Tunnels
 
     async def claim(self, session: Session, bind_id: int, claim: Claim) -> Tunnel:
@@ -503,7 +599,8 @@ class Registry:
             tunnel = await self._claim_hostname(session, bind_id, claim)
         else:
             tunnel = await self._claim_port(session, bind_id, claim)
-        tunnel.rules = rules
+        tunnel.wished = rules
+        self._govern(tunnel, session.principal.effective)
         tunnel.host_header = claim.host_header
         await self._journal.write("save lease", self._lease_write(tunnel))
         if session.id not in self._sessions or tunnel.session is not session:
@@ -528,13 +625,12 @@ class Registry:
             raise QuotaExceeded(
                 f"limit exceeded: session {session.id} already has {count} tunnels (max {limit})"
             )
-        token = session.principal.token
-        if token is not None and token.limits.max_tunnels is not None:
-            count = sum(1 for t in live if t.token_id == token.id)
-            if count >= token.limits.max_tunnels:
-                raise QuotaExceeded(
-                    f"token '{token.label}' may have {token.limits.max_tunnels} tunnels at a time"
-                )
+        principal = session.principal
+        most = principal.effective.limits.max_tunnels
+        if most is not None:
+            count = sum(1 for t in live if t.token_id == principal.token_id)
+            if count >= most:
+                raise QuotaExceeded(_too_many_tunnels(principal, most))
 
     def _current(self, claim: Claim) -> Tunnel | None:
         """Return the tunnel that has the claimed address now."""
@@ -794,7 +890,7 @@ class Registry:
         port: int | None = None,
         container: ContainerPort | None = None,
     ) -> Tunnel:
-        return Tunnel(
+        tunnel = Tunnel(
             id=uuid4(),
             protocol=claim.protocol,
             hostname=hostname,
@@ -807,9 +903,11 @@ class Registry:
             session_id=session.id,
             bind_id=bind_id,
             opened_at=self._clock.now(),
-            # From the first moment on: a port listens before the claim is complete.
-            rules=_claimed_rules(claim),
+            wished=_claimed_rules(claim),
         )
+        # From the first moment on: a port listens before the claim is complete.
+        self._govern(tunnel, session.principal.effective)
+        return tunnel
 
     def _public_url(self, hostname: str | None, port: int | None) -> str:
         if hostname is not None:
@@ -876,6 +974,7 @@ class Registry:
             self._ports.touch(tunnel.port)
         self.container_ports.remove(tunnel)
         self._evicted_at.pop(tunnel.id, None)
+        self._leave_bounds(tunnel)
 
     def _attach(self, tunnel: Tunnel, session: Session, bind_id: int) -> None:
         if tunnel.lease_until is not None:
@@ -974,7 +1073,7 @@ class Registry:
         self._journal.post("save lease", self._lease_write(tunnel))
 
     def _lease_write(self, tunnel: Tunnel) -> Write:
-        rules = tunnel.rules
+        rules = tunnel.wished
         users = rules.basic_auth
         cidrs = rules.allowed_cidrs
         wishes: dict[str, object] = {
@@ -1051,6 +1150,10 @@ def _rules(users: list[tuple[str, str]] | None, cidrs: Iterable[str] | None) -> 
 def _claimed_rules(claim: Claim) -> VisitorRules:
     users = claim.basic_auth
     return _rules(None if users is None else list(users), claim.allowed_cidrs)
+
+
+def _too_many_tunnels(principal: Principal, most: int) -> str:
+    return f"token '{principal.label}' may have {most} tunnels at a time"
 
 
 def _result_of(error: ServerError) -> ClaimResult:

@@ -6,17 +6,13 @@ from dataclasses import replace
 import pytest
 
 from helpers.clock import FakeClock
-from helpers.edge_rig import registry_rig
 from moleport_server import app
-from moleport_server.access.authentication import Authenticator
-from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.config.settings import (
     CoreSettings,
     ListenSettings,
     PublicSettings,
     ServerSettings,
 )
-from moleport_server.domain.token import Credential, Principal, Token
 from moleport_server.errors import StoreFull
 
 DEFAULT = ServerSettings(server=CoreSettings(domains=("tunnels.test",)))
@@ -77,27 +73,6 @@ async def test_periodic_work_goes_on_after_the_store_failed(
     task.cancel()
 
     assert "periodic work failed" in caplog.text
-
-
-async def test_a_session_ends_when_its_token_does() -> None:
-    async with registry_rig() as rig:
-        token = Token(id="t1", label="laptop", created_at=0.0, expires_at=rig.clock.now() + 10)
-        await rig.store.create_token(token, Credential(token_id="t1", revision=1, sha256="00"))
-        session = rig.session(Principal(token=token, revision=1))
-        admin = rig.session()
-        authenticator = Authenticator(
-            rig.store,
-            rig.clock,
-            read_admin_token=lambda: None,
-            limiter=KeyedLimiter(1.0, 10, rig.clock),
-        )
-
-        await app._revalidate(rig.registry, authenticator)
-        assert set(rig.registry.sessions) == {session.id, admin.id}
-        rig.clock.advance(11)
-        await app._revalidate(rig.registry, authenticator)
-
-        assert set(rig.registry.sessions) == {admin.id}
 
 
 @pytest.mark.parametrize(("rate", "is_limited"), [(0.0, False), (2.0, True)])

@@ -13,7 +13,8 @@ from moleport_server.access.authentication import (
     Authenticator,
 )
 from moleport_server.access.rate_limits import KeyedLimiter
-from moleport_server.domain.token import ADMIN, Credential, Principal, Token
+from moleport_server.domain.policy import Policy
+from moleport_server.domain.token import ADMIN, Credential, Limits, Principal, Token
 from moleport_server.errors import RateLimited, StoreError, Unauthenticated
 from moleport_server.store.base import TokenRow
 from moleport_server.store.memory import MemoryStateStore
@@ -340,11 +341,14 @@ async def test_revalidation_tells_whose_sessions_go_on(
 
     assert await authenticator.revalidate(ADMIN) == ADMIN
     assert await authenticator.revalidate(principal) == principal
-    assert await authenticator.revalidate(replace(principal, revision=2)) is None
+    with pytest.raises(Unauthenticated, match="revision 2 of the token was removed"):
+        await authenticator.revalidate(replace(principal, revision=2))
     clock.advance(100)
-    assert await authenticator.revalidate(principal) is None
+    with pytest.raises(Unauthenticated, match="token has expired"):
+        await authenticator.revalidate(principal)
     await store.delete_token("t1")
-    assert await authenticator.revalidate(principal) is None
+    with pytest.raises(Unauthenticated, match="token deleted"):
+        await authenticator.revalidate(principal)
 
 
 @pytest.mark.parametrize("changes", [{"suspended": True}, {"expires_at": 1.0}])
@@ -363,4 +367,43 @@ async def test_revalidation_ends_suspended_and_expired_tokens(
         OneToken(), clock, read_admin_token=lambda: None, limiter=KeyedLimiter(1, 1, clock)
     )
 
-    assert await authenticator.revalidate(Principal(token=token, revision=1)) is None
+    with pytest.raises(Unauthenticated):
+        await authenticator.revalidate(Principal(token=token, revision=1))
+    with pytest.raises(Unauthenticated):
+        await authenticator.owner("t1")
+
+
+async def test_a_principal_comes_with_its_policies_and_follows_them(
+    authenticator: Authenticator, store: CountingStore, clock: FakeClock
+) -> None:
+    policy = Policy(id="p1", limits=Limits(max_tunnels=2))
+    await store.create_policy(policy)
+    token = await add(store, clock)
+    await store.replace_token(replace(token, policy_ids=("p1",)), version=1)
+
+    first = await authenticator.authenticate("s1", address=PEER)
+    await store.replace_policy(replace(policy, limits=Limits(max_tunnels=1)), version=1)
+    believed = await authenticator.authenticate("s1", address=PEER)
+    authenticator.forget_policy("p1")
+    second = await authenticator.authenticate("s1", address=PEER)
+
+    limits = [who.effective.limits.max_tunnels for who in (first, believed, second)]
+    assert limits == [2, 2, 1]
+    assert (await authenticator.owner("t1")).effective == second.effective
+
+
+async def test_a_policy_ends_credentials_that_live_too_long(
+    authenticator: Authenticator, store: CountingStore, clock: FakeClock
+) -> None:
+    await store.create_policy(Policy(id="p1", max_lifetime_seconds=60))
+    token = await add(store, clock)
+    await store.replace_token(replace(token, policy_ids=("p1",)), version=1)
+
+    principal = await authenticator.authenticate("s1", address=PEER)
+    clock.advance(60)
+
+    assert principal.ends_at == token.created_at + 60
+    with pytest.raises(Unauthenticated, match="expired"):
+        await authenticator.authenticate("s1", address=PEER)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await authenticator.revalidate(principal)

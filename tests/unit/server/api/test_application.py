@@ -64,7 +64,7 @@ async def test_configured_origins_may_call_and_others_may_not() -> None:
     assert simple.headers["Access-Control-Allow-Origin"] == "https://ops.example.com"
     assert "Access-Control-Allow-Methods" not in simple.headers
     assert allowed.status == refused.status == 200
-    assert allowed.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE"
+    assert allowed.headers["Access-Control-Allow-Methods"] == "GET, POST, PUT, DELETE"
     assert "Authorization" in allowed.headers["Access-Control-Allow-Headers"]
     assert not [name for name in refused.headers if name.startswith("Access-Control")]
     assert {answer.headers["Vary"] for answer in (simple, allowed, refused)} == {"Origin"}
