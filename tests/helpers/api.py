@@ -22,7 +22,7 @@ from moleport_server.capture.ring import CaptureLog
 from moleport_server.domain.token import ADMIN, Credential, Principal, Token
 from moleport_server.registry.events import EventLog
 from moleport_server.registry.live import Session, Tunnel
-from moleport_server.registry.upstream import ByteStream
+from moleport_server.registry.upstream import ByteStream, WaitingStream
 from moleport_server.store.base import StoredSession
 from moleport_server.store.memory import MemoryCaptureStore, MemoryStateStore
 from moleport_wire.hoody.streams import StreamReceiver
@@ -49,6 +49,9 @@ class IdleUpstream:
     open_streams = 2
     is_crowded = False
     buffered_bytes = 0
+
+    def take_waiting(self, tunnel: Tunnel) -> WaitingStream | None:
+        raise NotImplementedError
 
     def open_stream(self, tunnel: Tunnel, receiver: StreamReceiver, peer: str) -> ByteStream:
         raise NotImplementedError

@@ -19,6 +19,7 @@ from moleport_wire.hoody.streams import StreamReceiver
 
 if TYPE_CHECKING:
     from moleport_server.registry.live import Tunnel
+    from moleport_server.registry.upstream import WaitingStream
 
 
 @dataclass(slots=True)
@@ -159,6 +160,8 @@ class ScriptedUpstream:
     """Called with each complete request; None: the test answers through the stream."""
     streams: list[ScriptedStream] = field(default_factory=list)
     is_crowded: bool = False
+    waiting: WaitingStream | None = None
+    """What `take_waiting` returns, once."""
     refusal: Exception | None = None
     """What `open_stream` raises."""
     alive: bool = True
@@ -172,6 +175,10 @@ class ScriptedUpstream:
     @property
     def open_streams(self) -> int:
         return sum(not stream.is_over for stream in self.streams)
+
+    def take_waiting(self, tunnel: Tunnel) -> WaitingStream | None:
+        waiting, self.waiting = self.waiting, None
+        return waiting
 
     @property
     def buffered_bytes(self) -> int:

@@ -23,7 +23,7 @@ from moleport_server.edge.forwarding import (
 )
 from moleport_server.edge.known_heads import AnswerLines
 from moleport_server.registry.live import Tunnel
-from moleport_server.registry.upstream import ByteStream
+from moleport_server.registry.upstream import ByteStream, WaitingStream
 from moleport_wire.hoody.frames import Code, Payload
 
 if TYPE_CHECKING:
@@ -456,10 +456,10 @@ class StreamPool:
         return idle.pop()
 
     def put(self, connection: UpstreamConnection) -> None:
-        """Keep a stream for the next request, unless others wait for its end."""
+        """Keep a stream for the next request, or let it serve one that waits."""
         session = connection.tunnel.session
         if session is not None and session.upstream.is_crowded:
-            connection.abandon("others wait for a stream")
+            self._pass_on(connection, session.upstream.take_waiting(connection.tunnel))
             return
         idle = self._idle.get(connection.tunnel)
         if idle is None:
@@ -470,6 +470,20 @@ class StreamPool:
         idle.append(connection)
         if len(idle) > MAX_IDLE_PER_TUNNEL:
             idle.popleft().abandon("the pool is full")
+
+    def _pass_on(self, connection: UpstreamConnection, waiting: WaitingStream | None) -> None:
+        """Let a request that waits for a stream have this one."""
+        if waiting is None or not isinstance(waiting.receiver, UpstreamConnection):
+            connection.abandon("others wait for a stream")
+            return
+        heir, stream = waiting.receiver, connection.stream
+        heir.stream = stream
+        stream.receiver = heir
+        stream.resume_reading()
+        if waiting.was_paused:
+            heir.stream_resume_writing()
+        for piece in waiting.pieces:
+            stream.write(piece)
 
     def forget(self, connection: UpstreamConnection) -> None:
         """Drop a stream that ended while idle."""

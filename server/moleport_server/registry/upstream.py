@@ -12,7 +12,7 @@ then stopped by its stream window, never by the session.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from moleport_wire.hoody.frames import Payload
 from moleport_wire.hoody.streams import StreamReceiver
@@ -53,6 +53,17 @@ class ByteStream(Protocol):
         """Grant the credit that was held back, and go on."""
 
 
+class WaitingStream(NamedTuple):
+    """What a stream that never existed for the agent leaves to the one in its place."""
+
+    receiver: StreamReceiver
+    """Who has to be told its new stream."""
+    pieces: list[Payload]
+    """What was written to it."""
+    was_paused: bool
+    """Whether its writer was asked to pause."""
+
+
 class Upstream(Protocol):
     """One agent session, as the registry and the edge see it."""
 
@@ -63,7 +74,14 @@ class Upstream(Protocol):
 
     @property
     def is_crowded(self) -> bool:
-        """Whether streams wait for the end of others: idle ones are to be given up."""
+        """Whether streams wait for others: idle ones are to be passed on or given up."""
+        ...
+
+    def take_waiting(self, tunnel: Tunnel) -> WaitingStream | None:
+        """Take the stream that has waited longest, for an idle one of its tunnel to serve.
+
+        None if it waits for another tunnel: then only the end of the idle stream helps it.
+        """
         ...
 
     @property

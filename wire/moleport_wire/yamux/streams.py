@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from moleport_wire.errors import LocalProtocolError
 from moleport_wire.hoody.frames import Code, Payload
 from moleport_wire.hoody.streams import HIGH_WATER_BYTES, LOW_WATER_BYTES, StreamReceiver
 from moleport_wire.hoody.window import ReceiveWindow
@@ -167,6 +168,22 @@ class Stream:
         if self.id:
             self._mux.send_data(self._flags | RST, self.id, b"")
         self._close(is_leaving=True)
+
+    def withdraw(self) -> tuple[list[Payload], bool]:
+        """End a stream that waits without a trace; its bytes are for another stream.
+
+        Returns:
+            What was written so far, and whether the writer was asked to pause.
+
+        Raises:
+            LocalProtocolError: it does not wait: the peer has seen it.
+        """
+        if not self.is_waiting:
+            raise LocalProtocolError(Code.PROTOCOL_ERROR, "only a stream that waits is withdrawn")
+        pieces = list(self._pending)
+        was_paused = self._is_writer_paused
+        self._close(is_leaving=False)
+        return pieces, was_paused
 
     def pause_reading(self) -> None:
         """Grant no more credit until `resume_reading`."""

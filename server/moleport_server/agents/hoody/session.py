@@ -20,7 +20,7 @@ from moleport_server.errors import NoSession, ServerError, UpstreamBusy
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import SessionEnd
 from moleport_server.registry.registry import Claim
-from moleport_server.registry.upstream import ByteStream
+from moleport_server.registry.upstream import ByteStream, WaitingStream
 from moleport_wire.aio.muxer import LinkPort
 from moleport_wire.aio.transport import MessageTransport
 from moleport_wire.errors import RemoteProtocolError
@@ -245,6 +245,11 @@ class HoodySession(ABC):
     def is_crowded(self) -> bool:
         """Never: streams above the cap are refused."""
         return False
+
+    def take_waiting(self, tunnel: Tunnel) -> WaitingStream | None:
+        """Nothing waits here."""
+        del tunnel
+        return None
 
     @property
     def buffered_bytes(self) -> int:

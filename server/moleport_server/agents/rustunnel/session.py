@@ -24,11 +24,13 @@ from moleport_server.errors import NoSession, UpstreamBusy
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import SessionEnd
 from moleport_server.registry.registry import PROBE_SECONDS
+from moleport_server.registry.upstream import WaitingStream
 from moleport_wire.aio.muxer import YamuxPort
 from moleport_wire.errors import RemoteProtocolError, StreamBusy, TransportLost
 from moleport_wire.hoody.frames import Code
 from moleport_wire.hoody.streams import StreamReceiver
 from moleport_wire.rustunnel import messages, texts
+from moleport_wire.yamux.mux import MAX_WAITING
 from moleport_wire.yamux.streams import Stream
 
 if TYPE_CHECKING:
@@ -59,6 +61,11 @@ class RustunnelSession:
         self._shared = shared
         self._control = control
         self._loop = asyncio.get_running_loop()
+        # The side of `YamuxOwner` that concerns slow readers and missing credit.
+        self.stream_stalled = shared.flow.stream_stalled
+        self.stream_drained = shared.flow.stream_drained
+        self.stream_blocked = shared.flow.stream_blocked
+        self.stream_unblocked = shared.flow.stream_unblocked
         self._data: YamuxPort | None = None
         self._stalls: Stalls | None = None
         self._secret = uuid4()
@@ -70,6 +77,8 @@ class RustunnelSession:
         self._tick_timer: asyncio.TimerHandle | None = None
         """Runs from the first data channel on: before it nothing may be said unasked."""
         self._ping_at = 0.0
+        self._wanted: dict[Stream, Tunnel] = {}
+        """Which tunnel a stream waits for; may hold some that have started since."""
         self._is_draining = False
         self._is_ended = False
         self.record = Session(
@@ -197,6 +206,7 @@ class RustunnelSession:
         if port is None:
             return
         self._stalls = None
+        self._wanted.clear()
         self.record.connections = 1
         port.detach()
         port.transport.abort()
@@ -226,28 +236,10 @@ class RustunnelSession:
             self._detach(reason)
             self._expect_data_channel()
 
-    # The streams' side of `YamuxOwner`
-
     def stream_opened(self, stream_id: int) -> None:
         """Refuse it: stock clients open none."""
         if self._data is not None:
             self._data.mux.refuse(stream_id)
-
-    def stream_stalled(self, stream: Stream) -> None:
-        """Pass on."""
-        self._shared.flow.stream_stalled(stream)
-
-    def stream_drained(self, stream: Stream) -> None:
-        """Pass on."""
-        self._shared.flow.stream_drained(stream)
-
-    def stream_blocked(self, stream: Stream) -> None:
-        """Pass on."""
-        self._shared.flow.stream_blocked(stream)
-
-    def stream_unblocked(self, stream: Stream) -> None:
-        """Pass on."""
-        self._shared.flow.stream_unblocked(stream)
 
     # Upstream
 
@@ -261,6 +253,15 @@ class RustunnelSession:
         """Whether streams wait for a place, or for the end of all."""
         data = self._data
         return self._is_draining or (data is not None and bool(data.mux.waiting_streams))
+
+    def take_waiting(self, tunnel: Tunnel) -> WaitingStream | None:
+        """Take the stream that has waited longest, if it is the tunnel's."""
+        data = self._data
+        waiting = None if data is None else next(iter(data.mux.waiting_streams), None)
+        if waiting is None or self._wanted.get(waiting) is not tunnel:
+            return None
+        del self._wanted[waiting]
+        return WaitingStream(waiting.receiver, *waiting.withdraw())
 
     @property
     def buffered_bytes(self) -> int:
@@ -290,6 +291,9 @@ class RustunnelSession:
             self._loop.call_soon(self._lose_data, data, error.reason)
             raise UpstreamBusy("the session is being renewed") from error
         if stream.is_waiting:
+            self._wanted[stream] = tunnel
+            if len(self._wanted) > 2 * MAX_WAITING:
+                self._wanted = {one: self._wanted[one] for one in data.mux.waiting_streams}
             # Idle streams of another tunnel of this client could keep the place for a minute.
             for other in self.record.tunnels.values():
                 self._shared.registry.on_agent_left(other)

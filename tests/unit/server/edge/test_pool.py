@@ -6,6 +6,7 @@ from helpers.edge_rig import EdgeRig, edge_rig, get, post
 from helpers.upstream import ScriptedUpstream, SeenRequest, answer
 from helpers.waiting import until
 from moleport_server.edge.pool import FRESH_SECONDS, IDLE_SECONDS, MAX_IDLE_PER_TUNNEL
+from moleport_server.registry.upstream import WaitingStream
 from moleport_wire.hoody.frames import Code
 
 
@@ -38,6 +39,30 @@ async def test_a_stream_is_not_kept_while_others_wait_for_its_end() -> None:
         assert rig.upstream.streams[0].reset_code == Code.CANCEL
         rig.upstream.is_crowded = False
         assert [await served(rig) for _ in range(2)] == [2, 2]
+
+
+async def test_an_idle_stream_serves_the_request_that_waits_for_one() -> None:
+    async with edge_rig(ScriptedUpstream(respond=lambda _: None)) as rig:
+        async with rig.visitor() as first, rig.visitor() as second:
+            first.send(get("/first"))
+            await until(lambda: rig.upstream.requests)
+            second.send(get("/second"))
+            await until(lambda: len(rig.upstream.requests) == 2)
+            served, waiting = rig.upstream.streams
+            # As if the second had waited: nobody but the pool has seen its bytes.
+            rig.upstream.is_crowded = True
+            rig.upstream.waiting = WaitingStream(waiting.receiver, [bytes(waiting.written)], True)
+            waiting.is_lost = True
+
+            served.send(answer(b"1"))
+            assert (await first.answer()).body == b"1"
+            rig.upstream.is_crowded = False
+            await until(lambda: len(served.requests) == 2)
+            served.send(answer(b"2"))
+
+            assert (await second.answer()).body == b"2"
+        assert [request.target for request in served.requests] == ["/first", "/second"]
+        assert rig.edge.pool.idle_count == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 
 from helpers.pair import Reader
 from helpers.yamux_pair import WINDOW, Frame, Limits, Side, YamuxPair
+from moleport_wire.errors import LocalProtocolError
 from moleport_wire.hoody.frames import Code
 from moleport_wire.hoody.streams import HIGH_WATER_BYTES
 from moleport_wire.yamux.frames import (
@@ -445,3 +446,26 @@ def test_a_waiting_stream_that_is_reset_leaves_no_trace() -> None:
     assert not waiting.is_waiting
     assert side.frames() == []
     assert (announced, side.mux.open_streams, side.budget.committed_bytes) == ([], 0, 0)
+
+
+def test_a_stream_that_waits_is_withdrawn_without_a_trace_and_leaves_its_bytes() -> None:
+    side = Side(limits={"max_unacknowledged": 1})
+    side.open()
+    side.take()
+    stream, reader = side.open(b"preface")
+    stream.write(b"one")
+    stream.write(b"x" * WAITING_HIGH_WATER_BYTES)
+
+    pieces, was_paused = stream.withdraw()
+
+    assert (b"".join(pieces), was_paused) == (b"one" + b"x" * WAITING_HIGH_WATER_BYTES, True)
+    assert side.frames() == []
+    assert (side.mux.open_streams, reader.resets, stream.is_open) == (1, [], False)
+    assert not side.mux.waiting_streams
+
+
+def test_a_stream_that_the_peer_knows_cannot_be_withdrawn() -> None:
+    stream, _ = Side().open()
+
+    with pytest.raises(LocalProtocolError):
+        stream.withdraw()

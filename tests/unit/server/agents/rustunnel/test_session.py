@@ -122,6 +122,31 @@ async def test_streams_above_what_the_client_can_hold_wait_and_are_bounded() -> 
         assert not waiting[0].is_waiting
 
 
+async def test_the_stream_that_waited_longest_is_given_to_its_tunnel_and_to_no_other() -> None:
+    async with rustunnel_rig() as rig:
+        client, data = await Client.serving(rig)
+        await client.register("other")
+        shop, other = rig.base.registry.tunnels.values()
+        session = client.session
+        for _ in range(MAX_UNACKNOWLEDGED):
+            session.open_stream(shop, Reader(), VISITOR)
+        first, second = Reader(), Reader()
+        session.open_stream(shop, first, VISITOR).write(b"request")
+        session.open_stream(other, second, VISITOR)
+
+        assert session.take_waiting(other) is None
+        taken = session.take_waiting(shop)
+
+        assert taken == (first, [b"request"], False)
+        assert first.resets == []
+        assert session.take_waiting(shop) is None
+        assert session.take_waiting(other) == (second, [], False)
+        assert session.take_waiting(other) is None
+        assert not session.is_crowded
+        data.lose()
+        assert session.take_waiting(shop) is None
+
+
 async def test_idle_streams_are_given_up_for_those_that_wait() -> None:
     async with rustunnel_rig() as rig:
         client, _ = await Client.serving(rig)
