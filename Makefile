@@ -9,6 +9,10 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 RUNTIME := .venv/.installed-runtime
 TOOLS := .venv/.installed-tools
+# Where `make test-compiled` tries the wheel that images and package indexes carry (see hatch_build.py).
+COMPILED := .venv-compiled
+DATA_PATH_TESTS := $(addprefix tests/e2e/process/test_, $(addsuffix .py, \
+	aborts agent_loss hoody_expose hoody_pull hostile_bytes idle_close proxies rustunnel_tunnels tunnels))
 SOURCES := wire server agent tests examples tools bench
 
 # The first interpreter that is new enough; PYTHON=… chooses another one.
@@ -32,6 +36,24 @@ up: $(RUNTIME) ## Start a server, a sample site and an agent; show their public 
 test: $(TOOLS) ## Install what the tests need and run every test
 	@command -v curl >/dev/null || { echo "make test: curl is missing; some tests are visitors with curl. Install it, for example: sudo apt-get install curl" >&2; exit 1; }
 	$(BIN)/pytest
+	@$(MAKE) test-compiled
+
+.PHONY: test-compiled
+test-compiled: $(TOOLS) ## Run what touches the data path again, with the data path compiled; part of `make test`
+	@if ! command -v cc >/dev/null || ! $(BIN)/python -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))'; then \
+		echo "make test-compiled: skipped, it needs a C compiler and the headers of Python (apt-get install gcc python3-dev)"; \
+	else $(MAKE) test-of-wheel; fi
+
+.PHONY: test-of-wheel
+test-of-wheel:
+	@echo "Compiling the data path and installing the wheel into $(COMPILED) ..."
+	@rm -rf $(COMPILED)
+	@$(BIN)/python -m venv $(COMPILED)
+	@$(COMPILED)/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@MOLEPORT_COMPILE=1 $(COMPILED)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(COMPILED)/dist .
+	@$(COMPILED)/bin/python -m pip install --quiet --disable-pip-version-check --group test "$$(echo $(COMPILED)/dist/*.whl)[server]"
+	$(COMPILED)/bin/python -c 'from moleport_wire.hoody import mux; from moleport_server.edge import exchange; assert mux.__file__.endswith(".so") and exchange.__file__.endswith(".so"), "the wheel is not compiled"'
+	$(COMPILED)/bin/pytest -m 'not load' tests/unit/wire tests/unit/server/edge tests/unit/server/capture tests/unit/server/registry $(wildcard $(DATA_PATH_TESTS))
 
 .PHONY: check
 check: $(TOOLS) ## Format, lint, types, layers and unit tests: what every change has to pass
@@ -69,7 +91,7 @@ docs: $(TOOLS) ## Write the reference pages and pictures that are made from the 
 
 .PHONY: clean
 clean: ## Remove .venv and everything that tools leave behind
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage dist build
+	rm -rf .venv $(COMPILED) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage dist build
 	find wire server agent tests examples tools -name __pycache__ -prune -exec rm -rf {} +
 
 # pip 25.1 is the first that knows dependency groups; a new .venv may come with an older one.

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 30.0
 """How long HELLO_OK, JOIN_OK and BIND_OK may take (hoody-tunnel section 11)."""
+BINDS_AT_ONCE: Final = 32
+"""A server ends a session with more unanswered BINDs than 64; the others wait for their turn."""
 PING_SECONDS: Final = 10.0
 SILENCE_SECONDS: Final = 25.0
 """A server that says nothing for so long, pings included, is gone."""
@@ -157,6 +159,7 @@ class DriverSession:
         self._connections: list[_Connection] = []
         self._binds: dict[int, str] = {}
         self._pending: dict[int, tuple[str, asyncio.Future[messages.BindOk]]] = {}
+        self._binding = asyncio.Semaphore(BINDS_AT_ONCE)
         self._next_ref = 1
         self._reauth: asyncio.Future[None] | None = None
         self._pings: dict[bytes, float] = {}
@@ -276,16 +279,21 @@ class DriverSession:
         Raises:
             BindRefused: the server said no to this tunnel.
             TransportLost: the session ended meanwhile.
-            TimeoutError: no answer in 30 s.
+            TimeoutError: no answer in 30 s, or no turn: a server takes only so many at once.
         """
+        async with asyncio.timeout(ANSWER_SECONDS), self._binding:
+            return await self._bind(tunnel, request)
+
+    async def _bind(self, tunnel: TunnelSettings, request: messages.Bind) -> messages.BindOk:
+        if self._is_stopped:
+            raise TransportLost("the session ended before the tunnel's turn")
         ref = self._next_ref
         self._next_ref += 1
         answer: asyncio.Future[messages.BindOk] = self._loop.create_future()
         self._pending[ref] = (tunnel.name, answer)
         try:
             self._send(frames.BIND, replace(request, client_bind_ref=ref).encode())
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await answer
+            return await answer
         finally:
             self._pending.pop(ref, None)
 

@@ -2,7 +2,8 @@
 
 The owner of a socket (`SocketOwner`) and the handler of its parser. There is no task and no await on the
 way of a request: bytes come in by `buffer_updated`, the exchange writes to a stream, the answer comes
-back by a callback. A request that repeats the fields of the one before it is not parsed again (`known_heads`).
+back by a callback. A request that repeats the fields of an earlier one is not parsed again
+(`known_heads`).
 
 Rules that llhttp does not enforce (measured on httptools 0.9) are enforced here: one Host field, no
 HTTP/0.9, no Transfer-Encoding in HTTP/1.0 or other than `chunked`, absolute form equal to Host, bounded
@@ -159,6 +160,11 @@ class EdgeConnection:
         """Whether a request is under way or an upgraded connection is open."""
         return self._current is not None or self._raw is not None
 
+    @property
+    def current(self) -> Exchange | None:
+        """The request that is being answered, and after an upgrade the one that asked for it."""
+        return self._current
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -209,21 +215,27 @@ class EdgeConnection:
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
         data = self._edge.buffer.take(nbytes)
-        template = self._template
         if (
-            template is None
-            or self._current is not None
+            self._current is not None
             or self._waiting
             or self._head_bytes
             or self._is_closing
             or self._is_write_paused
+            or not self._in_head
+            or self._raw is not None
+            or self._unfed
         ):
             self.data_received(data)
             return
-        match = template.match(data)
-        if match is None:
-            self.data_received(data)
-            return
+        template = self._template
+        match = None if template is None else template.match(data)
+        if template is None or match is None:
+            template = self._edge.known_requests.find(data)
+            match = None if template is None else template.match(data)
+            if template is None or match is None:
+                self.data_received(data)
+                return
+            self._template = template
         exchange = self._current = self._parsing = Exchange(self._edge, self)
         self.deadline = NEVER
         exchange.repeat(template, match[1], match[2])
@@ -350,6 +362,7 @@ class EdgeConnection:
             if data.find(b"\r\n\r\n") == len(data) - 4 and REQUEST_LINE.fullmatch(data, 0, end):
                 candidate.block = data[end:]
                 self._template = candidate
+                self._edge.known_requests.learn(candidate)
 
     def _forget_candidate(self) -> None:
         self._candidate = None

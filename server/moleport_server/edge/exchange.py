@@ -18,24 +18,26 @@ from moleport_server.edge.known_heads import AnswerHead, RequestTemplate
 from moleport_server.edge.pages import render
 from moleport_server.edge.pool import UpstreamConnection
 from moleport_server.edge.refusals import Refusal
+from moleport_server.edge.throttle import throttled
 from moleport_server.errors import NoSession, UpstreamBusy
 from moleport_server.registry.live import Tunnel
 from moleport_wire.hoody.frames import Code, Payload
 
 if TYPE_CHECKING:
+    from moleport_server.access.bounds import Bandwidth, Bounds
     from moleport_server.edge.http import HttpEdge
 
 NEVER: Final = float("inf")
 """A deadline that does not come."""
 MAX_ATTEMPTS: Final = 8
 """An idempotent request is sent at most so often: agents that die with each request must not loop."""
-MAX_STALLED_CAPTURE_BYTES: Final = 16 * 1024 * 1024
-"""Beginnings of bodies that captures of stalled visitors may hold; the others give theirs up."""
 MAX_SERVICE_ATTEMPTS: Final = 3
 """Of these, so many may end because the service itself hung up."""
 
 _DECISIONS: Final = {
     Decision.DENY_ADDRESS: Refusal.ADDRESS_DENIED,
+    Decision.NEEDS_TLS: Refusal.TLS_REQUIRED,
+    Decision.HTTP_DENIED: Refusal.HTTP_DENIED,
     Decision.NEEDS_AUTH: Refusal.AUTH_REQUIRED,
     Decision.RATE_LIMITED: Refusal.RATE_LIMITED,
     Decision.BUSY: Refusal.BUSY,
@@ -136,6 +138,8 @@ class Exchange:
     """What was captured of it, once it has ended."""
     _upstream: UpstreamConnection | None = None
     _body_size = 0
+    _body_limit = -1
+    """Bytes of the request's body that its token allows; -1: any."""
     _captured: list[bytes] | None = None
     _captured_size = 0
     _response_head = b""
@@ -195,6 +199,7 @@ class Exchange:
                 tunnel.rules,
                 address=self.connection.address,
                 authorization=self.authorization,
+                is_secure=not tunnel.rules.requires_tls or edge.is_secure(self),
             )
             if decision is Decision.PENDING:
                 self._pause_request()
@@ -233,6 +238,8 @@ class Exchange:
         if limits.body_bytes and self.content_length > limits.body_bytes:
             self.refuse(Refusal.BODY_TOO_LARGE)
             return
+        if tunnel.bounds is not None and not self._is_within(tunnel.bounds, tunnel):
+            return
         if tunnel.active >= limits.requests_per_tunnel:
             self.refuse(Refusal.BUSY)
             return
@@ -245,6 +252,28 @@ class Exchange:
             self.response_kept = []
             self.response_room = edge.settings.capture_body_bytes
         self._send_or_hold()
+
+    def _is_within(self, bounds: Bounds, tunnel: Tunnel) -> bool:
+        """Whether the limits of the token let the request pass; refuses it if not."""
+        wait = bounds.take_request(self._edge.monotonic())
+        if wait > 0:
+            self._edge.note_token_limit()
+            self.refuse(Refusal.RATE_LIMITED, retry_after=max(1, min(3600, round(wait + 0.5))))
+            return False
+        self._body_limit = bounds.body_bytes
+        if 0 <= self._body_limit < self.content_length:
+            self.refuse(Refusal.BODY_TOO_LARGE)
+            return False
+        if bounds.is_full(tunnel.active):
+            self.refuse(Refusal.BUSY)
+            return False
+        return True
+
+    def throttle(self, bandwidth: Bandwidth) -> None:
+        """Keep to the bandwidth from here on."""
+        upstream = self._upstream
+        if upstream is not None:
+            upstream.stream = throttled(upstream.stream, bandwidth)
 
     # Sending
 
@@ -276,6 +305,9 @@ class Exchange:
         self._attempts += 1
         self._upstream = upstream
         upstream.begin(self)
+        bounds = tunnel.bounds
+        if bounds is not None and bounds.bandwidth.rate is not None:
+            self.throttle(bounds.bandwidth)
         upstream.stream.write(self.request_head)
         if self._kept:
             for part in self._kept:
@@ -306,6 +338,9 @@ class Exchange:
         edge = self._edge
         self._body_size += size
         if edge.settings.body_bytes and self._body_size > edge.settings.body_bytes:
+            self.refuse(Refusal.BODY_TOO_LARGE)
+            return
+        if 0 <= self._body_limit < self._body_size:
             self.refuse(Refusal.BODY_TOO_LARGE)
             return
         captured = self._captured
@@ -382,6 +417,11 @@ class Exchange:
             tunnel = self.tunnel
             is_gone = tunnel is None or self._edge.registry.tunnels.get(tunnel.id) is not tunnel
             self.refuse(Refusal.TUNNEL_NOT_FOUND if is_gone else Refusal.AGENT_AWAY)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for the agent."""
+        return self._held_at is not None
 
     @property
     def request_bytes(self) -> int:
@@ -618,7 +658,7 @@ class Exchange:
         if self.response_room > 0:
             self.response_room = 0
             size = sum(map(len, self.response_kept))
-            if self._edge.stalled_capture_bytes + size > MAX_STALLED_CAPTURE_BYTES:
+            if self._edge.stalled_capture_bytes + size > self._edge.settings.stalled_capture_bytes:
                 self.response_kept.clear()
             else:
                 self._edge.stalled_capture_bytes += size

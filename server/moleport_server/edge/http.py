@@ -22,6 +22,7 @@ from moleport_server.edge.forwarding import (
     append_forwarded,
     without_named,
 )
+from moleport_server.edge.known_heads import KnownRequests
 from moleport_server.edge.overload import BusyConnection, Overload
 from moleport_server.edge.pool import StreamPool
 from moleport_server.edge.refusals import Refusal
@@ -65,6 +66,8 @@ class EdgeSettings:
     """Per visitor address; 0: unlimited."""
     replay_bytes: int = 16_384
     capture_body_bytes: int = 65_536
+    stalled_capture_bytes: int = 16 * 1024 * 1024
+    """Beginnings of bodies that captures of stalled visitors may hold; the others give theirs up."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
 
 
@@ -99,6 +102,7 @@ class HttpEdge:
         self.bytes = metrics.http_bytes
         self.access_log = access_log
         self.pool = StreamPool(clock.monotonic)
+        self.known_requests = KnownRequests()
         self.connections: set[EdgeConnection] = set()
         self.buffer = ReadBuffer()
         self.is_draining = False
@@ -227,6 +231,15 @@ class HttpEdge:
             forwarded,
         )
 
+    def is_secure(self, exchange: Exchange) -> bool:
+        """Whether the visitor came by TLS: to us, or to a proxy that we trust to say so."""
+        connection = exchange.connection
+        if not isinstance(connection, EdgeConnection):
+            return True  # a replay: its visitor was asked the first time
+        if connection.is_trusted and exchange.forwarded_proto is not None:
+            return exchange.forwarded_proto == b"https"
+        return connection.scheme == b"https"
+
     def rate_limit_wait(self, tunnel: Tunnel, address: str) -> float:
         """Return in how many seconds the request may come again, 0 to let it pass."""
         wait = 0.0
@@ -298,6 +311,10 @@ class HttpEdge:
             self._metrics.policy_denied.labels(rule).inc()
         elif decision is Decision.RATE_LIMITED:
             self._metrics.rate_limited.labels("password_failures").inc()
+
+    def note_token_limit(self) -> None:
+        """Count a request that came too fast for its token."""
+        self._metrics.rate_limited.labels("token_requests").inc()
 
     def note_stream_error(self, code: int) -> None:
         """Count a stream that died under a request."""
@@ -385,4 +402,9 @@ def _forwarded(address: bytes, proto: bytes, host: bytes) -> bytes:
     )
 
 
-_RULES: Final = {Decision.DENY_ADDRESS: "address", Decision.NEEDS_AUTH: "basic_auth"}
+_RULES: Final = {
+    Decision.DENY_ADDRESS: "address",
+    Decision.NEEDS_AUTH: "basic_auth",
+    Decision.NEEDS_TLS: "tls",
+    Decision.HTTP_DENIED: "http_denied",
+}

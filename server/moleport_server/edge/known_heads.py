@@ -6,6 +6,8 @@ was most of what a small request cost. So:
 
 * `RequestTemplate` keeps the fields of a connection's last request. If the next one has the very same
   bytes behind its request line, only that line is read.
+* `KnownRequests` shares such fields between connections: an ingress sends requests for many hosts over
+  each of its own.
 * `AnswerLines` keeps field lines of answers, byte by byte as they came, with what they mean. If all lines
   of a head are known, nothing has to be parsed.
 
@@ -25,6 +27,9 @@ KNOWN_LINES: Final = 4096
 """Above this everything is forgotten: lines with dates and lengths come and go."""
 KNOWN_HEADS: Final = 512
 """Whole heads, for services that answer the same many times a second."""
+KNOWN_REQUESTS: Final = 2048
+"""Blocks of request fields that all connections share; more, and everything is forgotten."""
+SHARED_BLOCK_BYTES: Final = 512
 LINE_BYTES: Final = 256
 """Longer lines (cookies, policies) are rarely repeated and would cost memory."""
 UNREPEATED: Final = frozenset({b"set-cookie", b"etag", b"last-modified", b"location"})
@@ -34,6 +39,11 @@ REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|DELETE|OPTIONS) (/[A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*) HTTP/1\.1"
 )
 """A request line without anything that llhttp would look at twice; methods that have no body here."""
+
+_PERSONAL: Final = re.compile(
+    rb"(?i)\r\n[^:\r]*(cookie|auth|token|key|secret|session|password|signature|credential)[^:\r]*:"
+)
+"""Fields that look like a secret of one visitor."""
 
 PASS: Final = -1
 """A line that is passed on."""
@@ -91,6 +101,46 @@ class RequestTemplate:
         if end < 0 or len(data) - end != len(self.block) or not data.startswith(self.block, end):
             return None
         return REQUEST_LINE.fullmatch(data, 0, end)
+
+
+class KnownRequests:
+    """Fields of requests that come over many connections: of programs, probes and load balancers.
+
+    What a browser sends is its own (cookies), so its connection's template does the same for it; and
+    what could be a secret is not kept beyond its connection.
+    """
+
+    def __init__(self) -> None:
+        self._templates: dict[bytes, RequestTemplate] = {}
+
+    def find(self, data: bytes) -> RequestTemplate | None:
+        """Return a template of its own for the connection that read `data`, or None."""
+        end = data.find(b"\r\n")
+        known = self._templates.get(data[end:]) if end >= 0 else None
+        if known is None:
+            return None
+        return RequestTemplate(
+            known.block,
+            host=known.host,
+            hostname=known.hostname,
+            lines=known.lines,
+            named=known.named,
+            accept=known.accept,
+            authorization=None,
+        )
+
+    def learn(self, template: RequestTemplate) -> None:
+        """Take over the fields of a whole request that llhttp has accepted."""
+        block = template.block
+        if (
+            len(block) > SHARED_BLOCK_BYTES
+            or template.authorization is not None
+            or _PERSONAL.search(block) is not None
+        ):
+            return
+        if len(self._templates) >= KNOWN_REQUESTS:
+            self._templates.clear()
+        self._templates[block] = template
 
 
 class AnswerHead:

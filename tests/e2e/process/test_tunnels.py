@@ -190,3 +190,19 @@ async def test_start_runs_all_tunnels_of_the_file(site: Site, origin: WebOrigin)
             visitor.send(b"ping")
             async with asyncio.timeout(STEP_SECONDS):
                 assert await visitor.reader.readexactly(4) == b"ping"
+
+
+async def test_an_agent_with_more_tunnels_than_binds_in_flight_gets_them_all(
+    site: Site, origin: WebOrigin
+) -> None:
+    count = 80
+    await site.start_server(f"limits.tunnels_per_session={count}")
+    path = site.directory / "moleport.yaml"
+    rows = (
+        f"  tun{n}: {{protocol: http, target: '{origin.port}', name: tun{n}}}" for n in range(count)
+    )
+    path.write_text("tunnels:\n" + "\n".join(rows) + "\n")
+    await site.start_agent("start", "-f", path, tunnels=count)
+
+    for number in (0, count - 1):
+        assert (await site.curl(f"tun{number}.localhost", "/")).text == "hello "

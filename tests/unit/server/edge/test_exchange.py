@@ -963,11 +963,9 @@ async def test_a_request_of_an_unknown_name_is_logged_too() -> None:
         assert (line.__dict__["status"], line.__dict__["tunnel"]) == (404, "")
 
 
-async def test_captures_of_stalled_visitors_hold_a_bounded_amount(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("moleport_server.edge.exchange.MAX_STALLED_CAPTURE_BYTES", 100_000)
-    async with edge_rig(ScriptedUpstream(respond=lambda _: None)) as rig:
+async def test_captures_of_stalled_visitors_hold_a_bounded_amount() -> None:
+    upstream = ScriptedUpstream(respond=lambda _: None)
+    async with edge_rig(upstream, stalled_capture_bytes=100_000) as rig:
         exchanges = []
         async with contextlib.AsyncExitStack() as stack:
             for number in range(3):

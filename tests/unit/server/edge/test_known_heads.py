@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from helpers.edge_rig import edge_rig, get
 from helpers.upstream import ScriptedUpstream, SeenRequest, answer
 from helpers.visitor import Answer
-from moleport_server.edge.known_heads import KNOWN_HEADS, KNOWN_LINES, AnswerLines, RequestTemplate
+from moleport_server.edge.known_heads import (
+    KNOWN_HEADS,
+    KNOWN_LINES,
+    KNOWN_REQUESTS,
+    SHARED_BLOCK_BYTES,
+    AnswerLines,
+    KnownRequests,
+    RequestTemplate,
+)
 
 HEAD = b"HTTP/1.1 200 OK\r\nServer: test\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n"
 
@@ -154,3 +162,61 @@ async def test_repeated_requests_and_answers_are_the_same_as_parsed_ones(
         assert {(a.status, a.body) for a in answers} == {(answers[0].status, answers[0].body)}
         shown = [[f for f in a.headers if f[0].lower() != "x-request-id"] for a in answers]
         assert all(sorted(one) == sorted(shown[0]) for one in shown)
+
+
+def test_connections_share_fields_but_not_what_they_remember_of_a_tunnel() -> None:
+    known = KnownRequests()
+    learned = template(b"\r\nHost: a\r\nAccept: x\r\n\r\n")
+    learned.tail, learned.tail_for = b"of one visitor", (object(),)
+    known.learn(learned)
+
+    found = known.find(b"GET /b HTTP/1.1\r\nHost: a\r\nAccept: x\r\n\r\n")
+
+    assert found is not None
+    assert (found.hostname, found.lines) == (learned.hostname, learned.lines)
+    assert (found.tail, found.tail_for) == (b"", ())
+    assert known.find(b"GET /b HTTP/1.1\r\nHost: b\r\nAccept: x\r\n\r\n") is None
+    assert known.find(b"GET /b HTTP/1.1") is None
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Cookie: a=b",
+        b"X-Auth-Token: b",
+        b"x-api-key: b",
+        b"AUTHORIZATION: Basic YTpi",
+        b"X-A: " + b"b" * SHARED_BLOCK_BYTES,
+    ],
+    ids=["cookie", "token", "key", "authorization", "too long"],
+)
+def test_what_could_be_a_secret_stays_with_its_connection(field: bytes) -> None:
+    known = KnownRequests()
+    block = b"\r\nHost: a\r\n" + field + b"\r\n\r\n"
+
+    known.learn(template(block))
+
+    assert known.find(b"GET / HTTP/1.1" + block) is None
+
+
+def test_the_memory_of_requests_is_bounded() -> None:
+    known = KnownRequests()
+
+    for number in range(2 * KNOWN_REQUESTS):
+        block = b"\r\nHost: a\r\nX-N: %d\r\n\r\n" % number
+        known.learn(template(block))
+        assert known.find(b"GET / HTTP/1.1" + block) is not None
+        assert len(known._templates) <= KNOWN_REQUESTS
+
+
+async def test_a_visitor_with_known_fields_is_named_by_its_own_address_and_scheme() -> None:
+    async with edge_rig() as rig:
+        for _ in range(3):
+            async with rig.visitor() as visitor:
+                visitor.send(get("/", "Accept: text/x"))
+                assert (await visitor.answer()).status == 200
+
+        for request in rig.upstream.requests:
+            assert request.header("x-forwarded-for") == "127.0.0.1"
+            assert request.header("accept") == "text/x"
+        assert len({r.header("x-request-id") for r in rig.upstream.requests}) == 3
