@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from moleport_bench.installation import DISTRIBUTION, interpreter
 from moleport_bench.peers.base import find_program
 
 VERSION_COMMANDS: Mapping[str, Sequence[str]] = {
@@ -34,7 +35,8 @@ def describe_machine() -> dict[str, str]:
         "memory": f"{_memory_gibibytes():.0f} GiB",
         "system": _field("/etc/os-release", "PRETTY_NAME", "=").strip('"') or platform.system(),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": _version(interpreter(), ["--version"])
+        + (" of the distribution" if interpreter() == DISTRIBUTION else ""),
     }
 
 

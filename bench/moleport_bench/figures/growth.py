@@ -43,8 +43,7 @@ class TunnelsFigure:
     title: str = "Growth: throughput with 1, 100 and 1,000 tunnels"
     method: str = (
         "wrk with 64 connections; each request goes to the next tunnel in turn, after 3 s in which "
-        "every tunnel had its first. An agent has 32 "
-        "tunnels at most; the 32 agents of a thousand tunnels share one process."
+        "every tunnel had its first. All tunnels belong to one agent."
     )
     columns: Sequence[Column] = (
         Column("tunnels_1", "1 tunnel", "1/s", Better.HIGHER, plotted=True),

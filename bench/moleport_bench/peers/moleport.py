@@ -16,8 +16,6 @@ from moleport_bench.ports import MOLEPORT_BLOCK
 from moleport_bench.processes import Command
 
 LINK_OFFSET, TCP_OFFSET = 2, 100
-TUNNELS_PER_AGENT = 32
-"""The server's own limit; more tunnels come from more agents."""
 FLEET = Path(__file__).parents[1] / "fleet.py"
 
 
@@ -42,7 +40,10 @@ class Moleport:
         base = lab.ports.block(MOLEPORT_BLOCK)
         token = lab.write("admin-token", secrets.token_urlsafe(32))
         data = lab.directory / "data"
-        changes = [word for change in (*self.settings, *lab.settings) for word in ("--set", change)]
+        settings = [*self.settings, *lab.settings]
+        if self.tunnels > 1:
+            settings.append(f"limits.tunnels_per_session={self.tunnels}")
+        changes = [word for change in settings for word in ("--set", change)]
         link = base + LINK_OFFSET
         server = {
             "--server": f"https://localhost:{lab.link(link)}",
@@ -67,7 +68,7 @@ class Moleport:
             ],
             agent=[programs / "moleport", *agent, *more, *where]
             if self.tunnels == 1
-            else fleet(-(-self.tunnels // TUNNELS_PER_AGENT), self.tunnels, "bench"),
+            else fleet(1, self.tunnels, "bench"),
             link_port=link,
             fleet=lambda count: fleet(count, count, "fleet"),
             agent_is_back='"event":"tunnel_opened"',
