@@ -51,6 +51,7 @@ from moleport_server.edge.certificates import LocalAuthority
 from moleport_server.edge.container import TunnelListeners
 from moleport_server.edge.front import Door, Front
 from moleport_server.edge.http import EdgeSettings, HttpEdge
+from moleport_server.edge.live_rules import SILENCE_TICK_SECONDS, LiveRules
 from moleport_server.edge.plain_listener import MakeProtocol, ProxyPreamble, listen
 from moleport_server.edge.redirect import RedirectConnection
 from moleport_server.edge.replay import Replayer
@@ -412,10 +413,13 @@ class _Server:
         )
         stack.callback(front.close)
 
+        live_rules = LiveRules(edge, tcp, registry.tunnels, clock)
+        registry.on_rules_changed = live_rules.rules_changed
         await registry.restore()
         background.start(_every(SWEEP_SECONDS, _sweep(watch)), "sweep stalled streams")
         background.start(_every(FLUSH_SECONDS, authenticator.flush), "flush token use")
         background.start(_every(enforcing.SWEEP_SECONDS, enforcement.sweep), "look at tokens")
+        background.start(_every(SILENCE_TICK_SECONDS, live_rules.end_silent), "end what is silent")
         background.start(_every(enforcing.TICK_SECONDS, enforcement.tick), "end what is over")
         stack.push_async_callback(_final_flush, authenticator, journal)
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from moleport_server.domain.tunnel import IPNetwork
+from moleport_server.domain.tunnel import IPNetwork, VisitorRules
 
 _CACHED: Final = 4096
 """The same peers come again and again; parsing costs a microsecond, on each request."""
@@ -50,3 +50,15 @@ def is_inside(address: str, networks: Iterable[IPNetwork] | None) -> bool:
         return True
     parsed = parse_address(address)
     return parsed is not None and any(parsed in network for network in networks)
+
+
+def is_admitted(rules: VisitorRules, address: str) -> bool:
+    """Whether the rules let visitors from this IP address in; what is denied comes first.
+
+    A peer without an IP address is admitted only where no networks are told apart.
+    """
+    if rules.denied_cidrs and (
+        parse_address(address) is None or is_inside(address, rules.denied_cidrs)
+    ):
+        return False
+    return is_inside(address, rules.allowed_cidrs)

@@ -2,8 +2,9 @@
 
 `decide` is synchronous and cheap, for the hot path: addresses are compared, and a credential that
 was verified in the last minute is recognised by a keyed hash. Only an unknown credential is
-`PENDING`: the edge then awaits `verify`, which runs scrypt in two threads of its own, because each
-verification takes tens of milliseconds and up to 32 MiB. The line before the threads is bounded,
+`PENDING`: the edge then awaits `verify`, which runs scrypt (hashes of agents) or bcrypt (those of
+policies) in two threads of its own, because each verification takes tens of milliseconds and up to
+32 MiB. The line before the threads is bounded,
 and an address that keeps failing is refused before it gets into it.
 """
 
@@ -19,12 +20,14 @@ from hashlib import sha256
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from moleport_server.access.addresses import is_inside, limit_key
+from moleport_server.access.addresses import is_admitted, limit_key
 from moleport_server.access.authentication import CheckResult
+from moleport_server.access.htpasswd import is_bcrypt, verify_bcrypt
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.clock import Clock
 from moleport_server.domain.tunnel import BasicCredential, VisitorRules
-from moleport_wire.passwords import PasswordHashError, verify_password
+from moleport_wire.passwords import PasswordHashError
+from moleport_wire.passwords import verify_password as verify_scrypt
 
 WORKERS: Final = 2
 """At most 64 MiB of scrypt memory, and a core is left for everybody else."""
@@ -43,7 +46,11 @@ class Decision(Enum):
     ALLOW = auto()
     """Let it pass."""
     DENY_ADDRESS = auto()
-    """Its address is outside of the allowed networks: 403."""
+    """Its address is outside of the allowed networks, or inside of a denied one: 403."""
+    NEEDS_TLS = auto()
+    """It came without TLS where that is required: 403."""
+    HTTP_DENIED = auto()
+    """Nobody may, whatever they show: 403."""
     NEEDS_AUTH = auto()
     """No credential, or a wrong one: 401 with a realm."""
     PENDING = auto()
@@ -67,6 +74,13 @@ class _Remembered(NamedTuple):
     """Monotonic seconds."""
 
 
+def verify_password(password: bytes, password_hash: str) -> bool:
+    """Whether a password fits its hash, of whichever kind; blocks."""
+    if is_bcrypt(password_hash):
+        return verify_bcrypt(password, password_hash)
+    return verify_scrypt(password, password_hash)
+
+
 class VisitorGate:
     """Decides about visitors; owns the threads that verify passwords.
 
@@ -74,7 +88,7 @@ class VisitorGate:
         clock: for how long results are remembered.
         limiter: of wrong credentials per address.
         key: 32 random bytes of this process, under which credentials are remembered.
-        verify_password: checks a password against a PHC string, in a thread.
+        verify_password: checks a password against its hash, in a thread.
     """
 
     def __init__(
@@ -115,16 +129,28 @@ class VisitorGate:
         self._is_closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def decide(self, rules: VisitorRules, *, address: str, authorization: bytes | None) -> Decision:
+    def decide(
+        self,
+        rules: VisitorRules,
+        *,
+        address: str,
+        authorization: bytes | None,
+        is_secure: bool = True,
+    ) -> Decision:
         """Decide at once, or say `PENDING`.
 
         Args:
             rules: of the tunnel.
             address: IP address of the visitor, without port.
             authorization: value of the Authorization header.
+            is_secure: whether it came by TLS, here or at a trusted proxy.
         """
-        if not is_inside(address, rules.allowed_cidrs):
+        if not is_admitted(rules, address):
             return Decision.DENY_ADDRESS
+        if rules.http_denied is not None:
+            return Decision.HTTP_DENIED
+        if rules.requires_tls and not is_secure:
+            return Decision.NEEDS_TLS
         if rules.basic_auth is None:
             return Decision.ALLOW
         given = _parse_basic(authorization)
@@ -143,7 +169,8 @@ class VisitorGate:
         """Decide about a credential that `decide` called pending; never returns `PENDING`.
 
         Requests that bring the same credential at the same time share one verification.
-        Cancellation is safe: the verification goes on for the others and for the memory.
+        Cancellation is safe: the verification goes on for the others and for the memory. TLS is not
+        asked for again.
         """
         decision = self.decide(rules, address=address, authorization=authorization)
         given = _parse_basic(authorization)

@@ -60,6 +60,22 @@ class Refusal(Enum):
         "The owner of this tunnel does not let visitors in from your network.",
         "Ask the owner to allow your address.",
     )
+    TLS_REQUIRED = Facts(
+        "tls-required",
+        403,
+        Side.VISITOR,
+        "Only by https",
+        "The owner of this tunnel lets visitors in by https only.",
+        "Use the same address with https:// in front.",
+    )
+    HTTP_DENIED = Facts(
+        "http-denied",
+        403,
+        Side.SERVER,
+        "Closed by a policy",
+        "The policies of this tunnel contradict each other, or ask for passwords that are missing.",
+        "If it is yours, look at what `effective` says about its token.",
+    )
     TUNNEL_NOT_FOUND = Facts(
         "tunnel-not-found",
         404,

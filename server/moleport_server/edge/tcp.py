@@ -11,19 +11,22 @@ import errno
 import logging
 from typing import TYPE_CHECKING, Any
 
-from moleport_server.access.addresses import is_inside
+from moleport_server.access.addresses import is_admitted
 from moleport_server.access.descriptors import DescriptorBudget
 from moleport_server.config.values import Endpoint
 from moleport_server.edge.plain_listener import ProxyPreamble, listen
 from moleport_server.edge.resets import stream_error_reason
+from moleport_server.edge.throttle import throttled
 from moleport_server.edge.tls_listener import bind_listener
 from moleport_server.errors import NoSession, PortTaken, UpstreamBusy
 from moleport_server.registry.live import Tunnel
+from moleport_server.registry.upstream import ByteStream
 from moleport_wire.aio.sockets import ReadBuffer, format_peer, keep_alive
 from moleport_wire.aio.splice import Splice
 from moleport_wire.hoody.frames import Code
 
 if TYPE_CHECKING:
+    from moleport_server.access.bounds import Bandwidth
     from moleport_server.clock import Clock
     from moleport_server.metrics.instruments import EdgeMetrics
     from moleport_server.registry.registry import Registry
@@ -107,6 +110,10 @@ class TcpEdge:
             for connection in list(connections):
                 connection.end(Code.CANCEL, "the server ends")
 
+    def connections_of(self, tunnel: Tunnel) -> list[TcpConnection]:
+        """Return the open connections of a tunnel."""
+        return list(self._connections.get(tunnel, ()))
+
     def opened(self, connection: TcpConnection) -> bool:
         """Count a connection; False when a limit is reached."""
         of_tunnel = self._connections.setdefault(connection.tunnel, set())
@@ -171,8 +178,11 @@ class TcpConnection(Splice):
         self._told_address = address
         self._started_at = edge.monotonic()
         self._held_at: float | None = None
+        self._joined: ByteStream | None = None
+        """Its stream; the splice knows it as less."""
         self.tunnel = tunnel
         self.peer = ""
+        self.address = ""
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -183,11 +193,21 @@ class TcpConnection(Splice):
         peername: Any = self._told_address or transport.get_extra_info("peername")
         self.peer = format_peer(peername)
         tunnel = self.tunnel
-        rules = tunnel.rules
-        if not is_inside(peername[0] if self.peer else "", rules.allowed_cidrs):
+        self.address = peername[0] if self.peer else ""
+        if not tunnel.rules.is_open and not is_admitted(tunnel.rules, self.address):
             self._edge.metrics.policy_denied.labels("address").inc()
             self.end(Code.CANCEL, "the address is not allowed")
             return
+        bounds = tunnel.bounds
+        if bounds is not None:
+            if bounds.take_request(self._edge.monotonic()) > 0:
+                self._edge.metrics.rate_limited.labels("token_requests").inc()
+                self.end(Code.CANCEL, "connections come too fast")
+                return
+            if bounds.is_full(tunnel.active):
+                self._edge.metrics.connections.labels("tcp", "refused").inc()
+                self.end(Code.CANCEL, "too many connections")
+                return
         if not self._edge.opened(self):
             self.end(Code.CANCEL, "too many connections")
             return
@@ -217,13 +237,27 @@ class TcpConnection(Splice):
             self._hold()
             return
         try:
-            stream = session.upstream.open_stream(self.tunnel, self, self.peer)
+            stream = self._joined = session.upstream.open_stream(self.tunnel, self, self.peer)
         except UpstreamBusy as error:
             self.end(Code.CANCEL, str(error))
         except NoSession:
             self._hold()
         else:
             self.attach(stream)
+            bounds = self.tunnel.bounds
+            if bounds is not None and bounds.bandwidth.rate is not None:
+                self.throttle(bounds.bandwidth)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for the agent."""
+        return self._held_at is not None
+
+    def throttle(self, bandwidth: Bandwidth) -> None:
+        """Keep to the bandwidth from here on."""
+        stream = self._joined
+        if stream is not None:
+            self._stream = self._joined = throttled(stream, bandwidth)
 
     def _hold(self) -> None:
         if not self.tunnel.may_hold:

@@ -114,12 +114,19 @@ REFUSALS = _counter(
 RATE_LIMITED = _counter(
     "rate_limited_total",
     "What was refused for coming too fast, by the limit that refused it.",
-    limit=("login_failures", "password_failures", "requests", "address_requests", "before_auth"),
+    limit=(
+        "login_failures",
+        "password_failures",
+        "requests",
+        "address_requests",
+        "before_auth",
+        "token_requests",
+    ),
 )
 POLICY_DENIED = _counter(
     "policy_denied_total",
     "Visitors turned away by the rules of a tunnel.",
-    rule=("address", "basic_auth"),
+    rule=("address", "basic_auth", "tls", "http_denied"),
 )
 STREAM_ERRORS = _counter(
     "stream_errors_total",
