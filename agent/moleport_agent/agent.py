@@ -11,11 +11,9 @@ import asyncio
 import logging
 import platform
 import random
-import secrets
 import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from moleport_agent.dialer import Dialer
 from moleport_agent.events import (
@@ -29,14 +27,13 @@ from moleport_agent.events import (
 from moleport_agent.local import LocalService
 from moleport_agent.name_memory import NameMemory
 from moleport_agent.session import BindRefused, DriverSession, Ending
-from moleport_agent.settings import AgentSettings, ContainerPort, Secret, TunnelSettings
+from moleport_agent.settings import AgentSettings, Secret, TunnelSettings
+from moleport_agent.wishes import Wishes
 from moleport_wire.aio.collection import settle
 from moleport_wire.aio.tasks import TaskOwner
 from moleport_wire.aio.websocket import UpgradeRefused
 from moleport_wire.errors import SessionRefused, TransportLost, WireError
-from moleport_wire.hoody import messages
 from moleport_wire.hoody.frames import Code
-from moleport_wire.passwords import hash_password
 
 logger = logging.getLogger(__name__)
 
@@ -115,11 +112,7 @@ class _Agent:
         self._services = {
             tunnel.name: LocalService(tunnel, observe, tasks) for tunnel in settings.tunnels
         }
-        self._hashes: dict[str, tuple[messages.BasicUser, ...]] = {}
-        self._names: dict[str, str] = {}
-        self._container_ports: dict[str, int] = {}
-        """Public host name or port that each tunnel had last."""
-        self._memory = NameMemory(settings.memory_file)
+        self._wishes = Wishes(settings.server.url, NameMemory(settings.memory_file))
         self._refused: set[str] = set()
         self._session_id: str | None = None
         self._binds: dict[int, str] = {}
@@ -234,7 +227,7 @@ class _Agent:
         """Ask for one tunnel until it is granted or refused for good."""
         while True:
             try:
-                answer = await session.bind(tunnel, await self._request(tunnel))
+                answer = await session.bind(tunnel, await self._wishes.request(tunnel))
             except BindRefused as refusal:
                 self._observe(
                     TunnelRefused(tunnel.name, refusal.code, refusal.message, refusal.is_final)
@@ -256,93 +249,9 @@ class _Agent:
 
     def _note_opened(self, name: str, public_url: str | None, container_port: int) -> None:
         tunnel = self._tunnels[name]
-        if tunnel.container is not None:
-            # A port that was drawn once is asked for again.
-            self._container_ports[name] = container_port
-            self._observe(
-                TunnelOpened(name, public_url or "", tunnel.target.text, container_port or None)
-            )
-            return
-        public_url = public_url or ""
-        parts = urlsplit(public_url)
-        if tunnel.protocol == "http" and parts.hostname:
-            self._names[name] = parts.hostname
-        elif parts.port is not None:
-            self._names[name] = str(parts.port)
-        is_drawn = tunnel.hostname is None and tunnel.subdomain is None and tunnel.port is None
-        if is_drawn and name in self._names:
-            self._memory.remember(self._memory_key(tunnel), self._names[name])
-        self._observe(TunnelOpened(name, public_url, tunnel.target.text))
-
-    def _memory_key(self, tunnel: TunnelSettings) -> str:
-        server = self._settings.server.url
-        return f"{server} {tunnel.protocol} {tunnel.name} {tunnel.target.text}"
-
-    async def _request(self, tunnel: TunnelSettings) -> messages.Bind:
-        if tunnel.container is not None:
-            return await self._container_request(tunnel, tunnel.container)
-        last = self._names.get(tunnel.name) or self._memory.recall(self._memory_key(tunnel))
-        hostname, port = tunnel.hostname, tunnel.port
-        is_wish = False
-        if tunnel.protocol == "http" and hostname is None and tunnel.subdomain is None:
-            hostname, is_wish = last, last is not None
-        elif tunnel.protocol == "tcp" and port is None and last is not None and last.isdigit():
-            port, is_wish = int(last), True
-        host_header = tunnel.host_header
-        if host_header == "rewrite":
-            host_header = _authority(tunnel)
-        return messages.Bind(
-            client_bind_ref=0,
-            kind=tunnel.protocol,
-            label=tunnel.name,
-            hostname=hostname,
-            subdomain=tunnel.subdomain,
-            port=port,
-            is_wish=is_wish,
-            basic_auth=await self._basic_users(tunnel),
-            allowed_cidrs=tunnel.allow_cidrs,
-            host_header=None if host_header == "preserve" else host_header,
-        )
-
-    async def _container_request(
-        self, tunnel: TunnelSettings, container: ContainerPort
-    ) -> messages.Bind:
-        host_header = _authority(tunnel) if tunnel.host_header == "rewrite" else tunnel.host_header
-        return messages.Bind(
-            client_bind_ref=0,
-            kind=tunnel.protocol,
-            mode=container.mode,
-            is_container=True,
-            container_port=container.port or self._container_ports.get(tunnel.name, 0),
-            host=container.host,
-            # Once: two agents that both want it must not take it from each other for ever.
-            takeover=container.takes_over and tunnel.name not in self._container_ports,
-            label=tunnel.name,
-            subdomain=tunnel.subdomain,
-            basic_auth=await self._basic_users(tunnel),
-            allowed_cidrs=tunnel.allow_cidrs,
-            host_header=None if host_header == "preserve" else host_header,
-        )
-
-    async def _basic_users(self, tunnel: TunnelSettings) -> tuple[messages.BasicUser, ...] | None:
-        """Hash the passwords once; they never leave this process."""
-        if tunnel.basic_auth is None:
-            return None
-        users = self._hashes.get(tunnel.name)
-        if users is None:
-            users = tuple(
-                [
-                    messages.BasicUser(
-                        user=user,
-                        password_hash=await asyncio.to_thread(
-                            hash_password, str.__str__(password), secrets.token_bytes(16)
-                        ),
-                    )
-                    for user, password in tunnel.basic_auth
-                ]
-            )
-            self._hashes[tunnel.name] = users
-        return users
+        self._wishes.note_given(tunnel, public_url or "", container_port)
+        port = None if tunnel.container is None else container_port
+        self._observe(TunnelOpened(name, public_url or "", tunnel.target.text, port))
 
     async def _watch_token(self, session: DriverSession, token: Secret) -> None:
         """Prove a rotated token on the live session."""
@@ -401,15 +310,6 @@ class _Agent:
             if not working.done():
                 working.cancel()
                 await asyncio.wait({working})
-
-
-def _authority(tunnel: TunnelSettings) -> str:
-    target = tunnel.target
-    if target.unix_path is not None:
-        return "localhost"
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    default = 443 if target.tls else 80
-    return host if target.port == default else f"{host}:{target.port}"
 
 
 def _explain(error: BaseException) -> str:
