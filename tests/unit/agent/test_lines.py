@@ -91,3 +91,15 @@ def test_json_takes_a_path_that_is_no_text() -> None:
 
 def test_json_tells_what_a_slow_reader_missed() -> None:
     assert json.loads(json_lost(3)) == {"event": "lines_lost", "count": 3}
+
+
+@pytest.mark.parametrize(
+    ("url", "port", "text"),
+    [
+        ("https://a.test", None, "web: https://a.test -> 3000"),
+        ("https://a.test", 8080, "web: https://a.test and container port 8080 -> 3000"),
+        ("", 5432, "web: container port 5432 -> 3000"),
+    ],
+)
+def test_a_line_says_every_address_of_a_tunnel(url: str, port: int | None, text: str) -> None:
+    assert plain_line(TunnelOpened("web", url, "3000", port)) == text

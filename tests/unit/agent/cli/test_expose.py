@@ -10,7 +10,7 @@ import pytest
 from helpers.command_line import run
 from moleport_agent import agent
 from moleport_agent.events import Observer, TunnelOpened
-from moleport_agent.settings import AgentSettings
+from moleport_agent.settings import AgentSettings, ContainerPort
 
 
 @pytest.fixture
@@ -140,3 +140,31 @@ def test_a_real_agent_without_a_server_waits_and_ends_cleanly(tmp_path: Path) ->
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(20) == 0
+
+
+def test_expose_asks_for_a_container_port(
+    environ: dict[str, str], started: list[AgentSettings]
+) -> None:
+    run("expose", "3000", "--port", "8080", "--name", "shop", "--takeover", **environ)
+
+    (tunnel,) = started[0].tunnels
+    assert (tunnel.protocol, tunnel.subdomain, tunnel.target.port) == ("http", "shop", 3000)
+    assert tunnel.container == ContainerPort(mode="expose", port=8080, takes_over=True)
+
+
+def test_pull_asks_for_a_port_on_loopback(
+    environ: dict[str, str], started: list[AgentSettings]
+) -> None:
+    run("pull", "localhost:5432", "--host", "::1", **environ)
+
+    (tunnel,) = started[0].tunnels
+    assert tunnel.protocol == "tcp"
+    assert tunnel.container == ContainerPort(mode="pull", port=0, host="::1")
+
+
+@pytest.mark.parametrize("words", [("expose", "3000", "--port", "0"), ("pull", "1", "--host", "x")])
+def test_impossible_ports_and_hosts_are_refused(
+    environ: dict[str, str], started: list[AgentSettings], words: tuple[str, ...]
+) -> None:
+    assert run(*words, **environ).exit_code == 2
+    assert started == []
