@@ -13,7 +13,7 @@ TOOLS := .venv/.installed-tools
 COMPILED := .venv-compiled
 DATA_PATH_TESTS := $(addprefix tests/e2e/process/test_, $(addsuffix .py, \
 	aborts agent_loss hoody_expose hoody_pull hostile_bytes idle_close proxies rustunnel_tunnels tunnels))
-SOURCES := wire server agent tests examples tools bench
+SOURCES := wire server agent operator tests examples tools bench
 
 # The first interpreter that is new enough; PYTHON=… chooses another one.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
@@ -89,10 +89,23 @@ docs: $(TOOLS) ## Write the reference pages and pictures that are made from the 
 	$(BIN)/python -m moleport_agent.cli.reference > docs/reference/cli.md
 	$(BIN)/python tools/terminal_picture.py
 
+# One program with kube-apiserver, etcd and kubectl, from their Go modules: some minutes once, and a cache of
+# 5 GB that `go clean -cache -modcache` removes. Tests that need it are skipped without it.
+KUBETEST := $(HOME)/.cache/moleport/kubetest/kubetest
+KUBERNETES := 1.34.4
+
+.PHONY: kubetest
+kubetest: $(KUBETEST) ## Build the kube-apiserver and etcd that the tests of the operator run against (needs Go)
+
+$(KUBETEST): tools/kube_apiserver/go.mod tools/kube_apiserver/go.sum tools/kube_apiserver/main.go
+	@command -v go >/dev/null || { echo "make kubetest: Go 1.24 or newer is missing" >&2; exit 1; }
+	@mkdir -p $(@D)
+	cd tools/kube_apiserver && CGO_ENABLED=0 nice go build -trimpath -o $@ -ldflags "-s -w $(foreach package,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(package).gitVersion=v$(KUBERNETES) -X $(package).gitMajor=1 -X $(package).gitMinor=34)" .
+
 .PHONY: clean
 clean: ## Remove .venv and everything that tools leave behind
 	rm -rf .venv $(COMPILED) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage dist build
-	find wire server agent tests examples tools -name __pycache__ -prune -exec rm -rf {} +
+	find wire server agent operator tests examples tools -name __pycache__ -prune -exec rm -rf {} +
 
 # pip 25.1 is the first that knows dependency groups; a new .venv may come with an older one.
 $(RUNTIME): pyproject.toml
@@ -101,7 +114,7 @@ $(RUNTIME): pyproject.toml
 		echo "make: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }; fi
 	@echo "Installing moleport into .venv ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,operator]'
 	@touch $@
 
 $(TOOLS): $(RUNTIME)

@@ -62,7 +62,8 @@ class Surroundings:
 
     policies: tuple[AttachedPolicy, ...]
     is_above_quota: bool
-    facts: ConnectionFacts
+    facts: ConnectionFacts | None
+    """None: the server has not answered since we run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ class TokenReconciler:
                 secret=None,
                 policies=surroundings.policies,
                 is_above_quota=surroundings.is_above_quota,
-                facts=surroundings.facts,
+                facts=surroundings.facts or _NO_FACTS,
                 now=self._now(),
             )
         )
@@ -145,6 +146,8 @@ class TokenReconciler:
             round_.seen = seen = replace(seen, secret=secret)
         if not (seen.token.meta.is_deleting and seen.token.meta.is_forced):
             round_.seen = replace(seen, server=await self._server.get_token(seen.token.meta.uid))
+            if seen.facts is _NO_FACTS and not seen.token.meta.is_deleting:
+                raise ServerUnavailable("the server has not said yet where agents find it")
         for _ in range(MOST_ACTIONS):
             step = plan_token(round_.seen)
             if isinstance(step, Settled):
@@ -242,7 +245,9 @@ class _Round:
     is_gone: bool = False
 
 
-_FORCED = Transition(
+_NO_FACTS: Final = ConnectionFacts(agent_url="")
+
+_FORCED: Final = Transition(
     "ForceDeleted",
     f"let go without revoking at the server, as the annotation {FORCE_DELETE} asks",
     is_warning=True,

@@ -154,7 +154,7 @@ def _policy_applied(seen: Seen, outcome: Settled) -> Condition:
             "PolicyApplied",
             "False",
             "PolicyNotAccepted",
-            f"the server does not have {', '.join(waiting)} yet; until then nothing is allowed",
+            f"the server does not have {', '.join(waiting)} yet",
         )
     if seen.server is not None and is_restricted(seen.server):
         return Condition("PolicyApplied", "True", "Restricted", f"less than asked for, by {names}")

@@ -53,19 +53,17 @@ def plan_token(seen: Seen) -> TokenAction | Settled:
     if (stranger := _strangers_secret(seen)) is not None:
         return stranger
     times = schedule(seen.token.spec, seen.policies)
-    if (unaccepted := [policy.name for policy in seen.policies if not policy.is_accepted]) and (
-        seen.server is None
-    ):
-        return Settled("Pending", f"waits for the server to take {', '.join(sorted(unaccepted))}")
     if seen.is_above_quota and seen.server is None:
         return _denied()
     wish = wanted_token(seen)
-    if seen.server is None:
-        return PutToken(wish, None)
-    if not _is_ours(seen.server, seen):
+    if seen.server is not None and not _is_ours(seen.server, seen):
         return Settled("ServerRejected", "the server has a token of this id that is not ours")
-    if seen.server.wish != wish and not seen.was_put:
-        return PutToken(wish, seen.server.etag)
+    if seen.server is None or (seen.server.wish != wish and not seen.was_put):
+        waiting = sorted(policy.name for policy in seen.policies if not policy.is_accepted)
+        if waiting:
+            # The server refuses a token with a policy that it does not know.
+            return Settled("Pending", f"waits for the server to take {', '.join(waiting)}")
+        return PutToken(wish, None if seen.server is None else seen.server.etag)
     if seen.secret is None:
         return ClaimSecret()
     return _plan_credential(seen, seen.server, seen.secret, times)

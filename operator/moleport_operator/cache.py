@@ -1,0 +1,181 @@
+"""What the cluster was last seen to hold: bodies of our resources and the labels of namespaces.
+
+Fed by the watch, by our own writes, and by a full list at each resync, which also drops what a watch forgot
+to tell. Answers which policies a token has without asking anybody. Bounded by the cluster itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from moleport_operator.errors import InvalidResource
+from moleport_operator.plan.attachment import above_quota, attached_policy, attaches
+from moleport_operator.plan.records import AttachedPolicy
+from moleport_operator.queue import Key
+from moleport_operator.resources import (
+    CLUSTER_POLICIES,
+    POLICIES,
+    TOKENS,
+    Kind,
+    Meta,
+    TunnelPolicy,
+    read_meta,
+    read_policy,
+)
+
+Body = Mapping[str, Any]
+
+
+class Cache:
+    """Bodies by key."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, dict[Key, Body]] = {
+            kind.plural: {} for kind in (TOKENS, POLICIES, CLUSTER_POLICIES)
+        }
+        self._metas: dict[Key, Meta] = {}
+        """Of tokens, read once per change."""
+        self._policies: dict[Key, TunnelPolicy] = {}
+        self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._accepted: set[str] = set()
+        """Uids of policies that the server has taken since we run."""
+        self._above: dict[str, frozenset[str]] | None = None
+        """By uid of the policy: uids of the tokens that are too many; None: to be counted anew."""
+
+    def put(self, kind: Kind, body: Body) -> tuple[Key, bool]:
+        """Remember a body; returns its key and whether more than its status changed."""
+        body = {**body, "metadata": {**body["metadata"]}}
+        body["metadata"].pop("managedFields", None)
+        meta = read_meta(body)
+        key = Key(kind.plural, meta.namespace, meta.name)
+        old = self._bodies[kind.plural].get(key)
+        self._bodies[kind.plural][key] = body
+        is_changed = old is None or _matter(old) != _matter(body)
+        if is_changed:
+            self._above = None
+            if kind is TOKENS:
+                self._metas[key] = meta
+            else:
+                self._read_policy(key, body)
+        return key, is_changed
+
+    def remove(self, kind: Kind, namespace: str, name: str) -> Key:
+        """Forget a body."""
+        key = Key(kind.plural, namespace, name)
+        body = self._bodies[kind.plural].pop(key, None)
+        self._metas.pop(key, None)
+        self._policies.pop(key, None)
+        if body is not None:
+            self._accepted.discard(body["metadata"]["uid"])
+            self._above = None
+        return key
+
+    def replace_all(self, kind: Kind, bodies: Iterable[Body]) -> list[Key]:
+        """Take a full list; returns the keys that it no longer has, which are forgotten."""
+        listed = {self.put(kind, body)[0] for body in bodies}
+        gone = [key for key in self._bodies[kind.plural] if key not in listed]
+        for key in gone:
+            self.remove(kind, key.namespace, key.name)
+        return gone
+
+    def get(self, key: Key) -> Body | None:
+        """Return a body, or None."""
+        return self._bodies[key.plural].get(key)
+
+    def keys(self, kind: Kind) -> list[Key]:
+        """Return all keys of a kind."""
+        return list(self._bodies[kind.plural])
+
+    def bodies(self, kind: Kind) -> Iterator[Body]:
+        """Yield all bodies of a kind."""
+        yield from self._bodies[kind.plural].values()
+
+    def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> bool:
+        """Remember the labels of a namespace (None: it is gone); returns whether they changed."""
+        old = self._namespaces.get(name)
+        if labels is None:
+            self._namespaces.pop(name, None)
+        else:
+            self._namespaces[name] = dict(labels)
+        return old != labels
+
+    def set_accepted(self, policy_uid: str) -> bool:
+        """Note that the server has a policy; returns whether that is news."""
+        is_news = policy_uid not in self._accepted
+        self._accepted.add(policy_uid)
+        return is_news
+
+    def forget_accepted(self) -> None:
+        """Note that the server may have lost every policy."""
+        self._accepted.clear()
+
+    def policies_of(self, token: Meta) -> tuple[AttachedPolicy, ...]:
+        """Return the policies that attach to a token.
+
+        Raises:
+            InvalidResource: one of them cannot be read; its name is in the text.
+        """
+        found = []
+        for policy in self._attached(token):
+            is_accepted = policy.meta.uid in self._accepted
+            try:
+                found.append(attached_policy(policy, is_accepted=is_accepted))
+            except InvalidResource as error:
+                raise InvalidResource(f"policy {policy.meta.name}: {error}") from error
+        return tuple(found)
+
+    def is_above_quota(self, token: Meta) -> bool:
+        """Whether a policy of the token has enough older ones."""
+        if self._above is None:
+            self._above = {
+                policy.meta.uid: above_quota(policy, self._metas_of(policy))
+                for policy in self._policies.values()
+                if policy.spec.tokens is not None and policy.spec.tokens.max_tokens is not None
+            }
+        return any(token.uid in uids for uids in self._above.values())
+
+    def tokens_of(self, policy: TunnelPolicy) -> list[Key]:
+        """Return the keys of the tokens that a policy attaches to."""
+        return [key for key, meta in self._metas.items() if self._is_attached(policy, meta)]
+
+    def policy_keys_for(self, token: Key) -> list[Key]:
+        """Return the keys of policies that a token may have, or may have had."""
+        return [key for key in self._policies if key.namespace in {"", token.namespace}]
+
+    def has_quota(self) -> bool:
+        """Whether a change of one token may concern others."""
+        return any(
+            policy.spec.tokens is not None and policy.spec.tokens.max_tokens is not None
+            for policy in self._policies.values()
+        )
+
+    def _attached(self, token: Meta) -> Iterator[TunnelPolicy]:
+        for policy in self._policies.values():
+            if self._is_attached(policy, token):
+                yield policy
+
+    def _is_attached(self, policy: TunnelPolicy, token: Meta) -> bool:
+        return attaches(policy, token, self._namespaces.get(token.namespace, {}))
+
+    def _metas_of(self, policy: TunnelPolicy) -> Iterator[Meta]:
+        return (meta for meta in self._metas.values() if self._is_attached(policy, meta))
+
+    def _read_policy(self, key: Key, body: Body) -> None:
+        try:
+            self._policies[key] = read_policy(body)
+        except InvalidResource:
+            # Its own round says so; what it said before stays in force here.
+            return
+
+
+def _matter(body: Body) -> tuple[object, ...]:
+    meta = body["metadata"]
+    return (
+        meta.get("uid"),
+        meta.get("generation"),
+        meta.get("labels"),
+        meta.get("annotations"),
+        meta.get("deletionTimestamp"),
+        meta.get("finalizers"),
+    )

@@ -1,0 +1,224 @@
+"""What runs beside the rounds: probing, resync, usage, and the sweep of orphans.
+
+The sweep is the only place that deletes something without a resource asking for it, so it is the most
+careful one: only what carries our own owner id, in a namespace that we watch, not kept on purpose, whose
+resource the API server itself says is gone, twice, a resync apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from moleport_operator.breaker import Breaker
+from moleport_operator.cache import Cache
+from moleport_operator.clock import Clock
+from moleport_operator.controller import Controller
+from moleport_operator.errors import OperatorError
+from moleport_operator.kube import Kube, NotFound, collection, item
+from moleport_operator.metrics import Instruments
+from moleport_operator.plan.records import ConnectionFacts, Owner, Usage
+from moleport_operator.plan.token import RETAINED
+from moleport_operator.queue import Key, WorkQueue
+from moleport_operator.resources import CLUSTER_POLICIES, POLICIES, TOKENS, Kind
+from moleport_operator.server import ListedToken, ServerFacts
+
+logger = logging.getLogger(__name__)
+
+FACTS_SECONDS: Final = 60.0
+"""Domains and ports of a server change with its configuration: rarely."""
+TELL_OUTAGE_SECONDS: Final = 10.0
+"""A restart of the server is shorter; a longer absence is told in every token."""
+OUTAGE_SPREAD_SECONDS: Final = 30.0
+
+
+class OwnedObjects(Protocol):
+    """Calls of the tunnel server about everything that is ours."""
+
+    async def facts(self) -> ServerFacts:
+        """Ask the server about itself; also while the breaker is open."""
+        ...
+
+    async def list_tokens(self, owner_cluster: str) -> list[ListedToken]:
+        """Return all tokens that are marked as ours."""
+        ...
+
+    async def delete_token(self, token_id: str) -> None:
+        """Delete a token."""
+        ...
+
+    async def list_policies(self, owner_cluster: str) -> list[tuple[str, Owner]]:
+        """Return ids and owners of all policies that are marked as ours."""
+        ...
+
+    async def delete_policy(self, policy_id: str) -> None:
+        """Delete a policy."""
+        ...
+
+
+class Upkeep:
+    """The loops; each runs until it is cancelled."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        server: OwnedObjects,
+        cache: Cache,
+        queue: WorkQueue,
+        controller: Controller,
+        breaker: Breaker,
+        instruments: Instruments,
+        clock: Clock,
+        owner_cluster: str,
+        namespaces: tuple[str, ...],
+        make_facts: Callable[[ServerFacts], ConnectionFacts],
+    ) -> None:
+        self._kube = kube
+        self._server = server
+        self._cache = cache
+        self._queue = queue
+        self._controller = controller
+        self._breaker = breaker
+        self._instruments = instruments
+        self._clock = clock
+        self._owner_cluster = owner_cluster
+        self._namespaces = namespaces
+        self._make_facts = make_facts
+        self._suspects: set[str] = set()
+        """Ids without a resource at the last sweep."""
+        self.facts: ConnectionFacts | None = None
+
+    async def keep_facts(self) -> None:
+        """Learn where the server is, and again now and then."""
+        while True:
+            pause = FACTS_SECONDS
+            try:
+                facts = self._make_facts(await self._server.facts())
+            except OperatorError as error:
+                pause = self._breaker.next_pause() if self.facts is None else FACTS_SECONDS
+                logger.info("the server says nothing", extra={"error": str(error)})
+            else:
+                is_first, is_changed = self.facts is None, self.facts != facts
+                self.facts = facts
+                if is_changed:
+                    self._controller.everything_again(spread_seconds=0.0 if is_first else 10.0)
+            await asyncio.sleep(pause)
+
+    async def probe(self) -> None:
+        """Ask a server that is down whether it is back; tell every token if that takes long."""
+        while True:
+            await self._breaker.wait_open()
+            logger.warning("the server is down", extra={"error": self._breaker.reason})
+            is_told = False
+            while self._breaker.is_open:
+                await asyncio.sleep(self._breaker.next_pause())
+                if not is_told and self._breaker.open_seconds >= TELL_OUTAGE_SECONDS:
+                    is_told = True
+                    self._controller.everything_again(spread_seconds=OUTAGE_SPREAD_SECONDS)
+                try:
+                    await self._server.facts()
+                except OperatorError as error:
+                    logger.debug("probe failed", extra={"error": str(error)})
+
+    async def resync(self, seconds: float) -> None:
+        """List everything, look at each resource once in a period, then sweep."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.load()
+                self._controller.everything_again(spread_seconds=seconds * 0.9)
+                await self.sweep()
+            except OperatorError as error:
+                logger.warning("resync failed", extra={"error": str(error)})
+
+    async def refresh_usage(self, seconds: float) -> None:
+        """Give a round to tokens whose usage is not what their status says."""
+        while True:
+            await asyncio.sleep(seconds)
+            if self._breaker.is_open:
+                continue
+            try:
+                listed = await self._server.list_tokens(self._owner_cluster)
+            except OperatorError as error:
+                logger.info("usage not fetched", extra={"error": str(error)})
+                continue
+            for row in listed:
+                if (owner := row.token.wish.owner) is not None:
+                    self._note_usage(owner, row.token.usage)
+
+    async def load(self) -> None:
+        """List all resources into the cache; what is gone leaves it.
+
+        Raises:
+            OperatorError: the API server did not answer.
+            NotFound: the kinds are not installed.
+        """
+        kinds = [TOKENS, POLICIES] if self._namespaces else [TOKENS, POLICIES, CLUSTER_POLICIES]
+        if not self._namespaces:
+            namespaces, _ = await self._kube.list("/api/v1/namespaces")
+            for body in namespaces:
+                meta = body["metadata"]
+                self._cache.set_namespace(meta["name"], meta.get("labels") or {})
+        for kind in kinds:
+            bodies = []
+            for namespace in self._namespaces or ("",):
+                bodies += (await self._kube.list(collection(kind, namespace)))[0]
+            for key in self._cache.replace_all(kind, bodies):
+                self._controller.removed(kind, key.namespace, key.name)
+
+    async def sweep(self) -> None:
+        """Delete what is ours at the server and has no resource any more.
+
+        Raises:
+            OperatorError: one of the two did not answer.
+        """
+        suspects = set()
+        for row in await self._server.list_tokens(self._owner_cluster):
+            owner = row.token.wish.owner
+            if owner is None or row.token.wish.label.startswith(RETAINED):
+                continue
+            if await self._is_orphan(TOKENS, owner):
+                suspects.add(row.id)
+                if row.id in self._suspects:
+                    logger.warning(
+                        "orphan revoked", extra={"id": row.id, "label": row.token.wish.label}
+                    )
+                    await self._server.delete_token(row.id)
+                    suspects.discard(row.id)
+        orphans = len(suspects)
+        for policy_id, owner in await self._server.list_policies(self._owner_cluster):
+            kind = POLICIES if owner.namespace else CLUSTER_POLICIES
+            if await self._is_orphan(kind, owner):
+                suspects.add(policy_id)
+                if policy_id in self._suspects:
+                    logger.warning("orphan policy deleted", extra={"id": policy_id})
+                    await self._server.delete_policy(policy_id)
+        self._suspects = suspects
+        self._instruments.orphans.set(orphans)
+
+    async def _is_orphan(self, kind: Kind, owner: Owner) -> bool:
+        if owner.cluster != self._owner_cluster:
+            return False
+        if self._namespaces and owner.namespace not in self._namespaces:
+            return False
+        body = self._cache.get(Key(kind.plural, owner.namespace, owner.name))
+        if body is not None and body["metadata"]["uid"] == owner.uid:
+            return False
+        try:
+            found = await self._kube.get(item(kind, owner.namespace, owner.name))
+        except NotFound:
+            return True
+        return bool(found["metadata"]["uid"] != owner.uid)
+
+    def _note_usage(self, owner: Owner, usage: Usage) -> None:
+        key = Key(TOKENS.plural, owner.namespace, owner.name)
+        body = self._cache.get(key)
+        if body is None:
+            return
+        told = (body.get("status") or {}).get("usage") or {}
+        counts = (told.get("activeTunnels", 0), told.get("activeAgents", 0))
+        if counts != (usage.tunnels, usage.agents):
+            self._queue.add(key)
