@@ -57,9 +57,10 @@ from moleport_server.edge.redirect import RedirectConnection
 from moleport_server.edge.replay import Replayer
 from moleport_server.edge.tcp import TcpEdge
 from moleport_server.edge.tls import CertificateStore
-from moleport_server.edge.tls_listener import Arrival, TlsListener, bind_listener
+from moleport_server.edge.tls_listener import Arrival, TlsListener
 from moleport_server.errors import ServerError, StoreError
 from moleport_server.health import make_health_app
+from moleport_server.listening import BoundListeners
 from moleport_server.logs import ACCESS_LOGGER
 from moleport_server.metrics.exposition import new_registry
 from moleport_server.metrics.instruments import (
@@ -94,11 +95,17 @@ EDGE_HANDSHAKES_PER_ADDRESS: Final = 1024
 """Handshakes under way: many visitors share one address behind carriers and offices."""
 
 
-def run(settings: ServerSettings, *, banner: Callable[[], None] | None = None) -> int:
+def run(
+    settings: ServerSettings,
+    bound: BoundListeners,
+    *,
+    banner: Callable[[], None] | None = None,
+) -> int:
     """Run the server until it is told to stop; returns the exit code.
 
     Args:
         settings: all of them; logging is configured already.
+        bound: sockets that listen already; what is missing is bound when its turn comes.
         banner: called once when every listener is ready.
 
     Raises:
@@ -106,10 +113,12 @@ def run(settings: ServerSettings, *, banner: Callable[[], None] | None = None) -
         OSError: an address could not be listened on.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, banner))
+        return runner.run(_serve(settings, bound, banner))
 
 
-async def _serve(settings: ServerSettings, banner: Callable[[], None] | None) -> int:
+async def _serve(
+    settings: ServerSettings, bound: BoundListeners, banner: Callable[[], None] | None
+) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -123,7 +132,8 @@ async def _serve(settings: ServerSettings, banner: Callable[[], None] | None) ->
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with AsyncExitStack() as stack:
-        server = await _Server.start(settings, stack)
+        stack.callback(bound.close)
+        server = await _Server.start(settings, bound, stack)
         settle()
         logger.info("server ready", extra={"version": server.version})
         if banner is not None:
@@ -139,6 +149,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.settings: ServerSettings
+        self.bound: BoundListeners
         self.version = version("moleport")
         self.registry: Registry
         self.agents: AgentSessions
@@ -153,9 +164,12 @@ class _Server:
         self.is_draining = False
 
     @classmethod
-    async def start(cls, settings: ServerSettings, stack: AsyncExitStack) -> _Server:
+    async def start(
+        cls, settings: ServerSettings, bound: BoundListeners, stack: AsyncExitStack
+    ) -> _Server:
         """Build and start everything; `stack` takes it down."""
         self = cls()
+        self.bound = bound
         self.settings = settings
         clock = SystemClock()
         limits, flow, hold = settings.limits, settings.flow, settings.hold
@@ -510,7 +524,7 @@ class _Server:
         *,
         preamble: ProxyPreamble | None,
     ) -> None:
-        server = await listen(bind_listener(endpoint), make, preamble=preamble)
+        server = await listen(self.bound.take(endpoint), make, preamble=preamble)
         self.servers.append(server)
         stack.callback(server.close)
 
@@ -526,7 +540,7 @@ class _Server:
         metrics: EdgeMetrics,
     ) -> None:
         listener = TlsListener(
-            bind_listener(endpoint),
+            self.bound.take(endpoint),
             certificates,
             make_protocol=make,
             gate=gate,

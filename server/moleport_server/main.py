@@ -25,6 +25,7 @@ from moleport_server.config.load import Resolved, resolve
 from moleport_server.config.settings import ServerSettings
 from moleport_server.development import MAX_PORT_BASE
 from moleport_server.errors import ConfigError, StoreError
+from moleport_server.listening import AddressesRefused, BoundListeners
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
@@ -94,8 +95,7 @@ def run(**options: Any) -> None:
     """Run the server until SIGTERM; it then drains, and a second signal ends it at once."""
     with _exit_codes():
         settings = _resolve(**options).settings
-        _require_free_addresses(settings, "change it with --set {key}=HOST:PORT")
-        _serve(settings)
+        _serve(settings, "change it with --set {key}=HOST:PORT")
 
 
 @cli.command(epilog=_EPILOG)
@@ -149,13 +149,12 @@ def dev(
                 data_dir, port_base=port_base, admin_token_file=admin_token_file
             ),
         ).settings
-        _require_free_addresses(settings, "move all ports with --port-base N")
 
         def banner() -> None:
             for line in development.announcement(settings, profile_dir=profile_dir):
                 click.echo(line)
 
-        _serve(settings, banner)
+        _serve(settings, "move all ports with --port-base N", banner)
 
 
 @cli.command("check-config", epilog=_EPILOG)
@@ -243,34 +242,22 @@ def _data_dir(*, data_dir: str | None, **options: Any) -> Path:
     return _resolve(data_dir=None, **options).settings.server.data_dir
 
 
-def _serve(settings: ServerSettings, banner: Callable[[], None] | None = None) -> NoReturn:
+def _serve(
+    settings: ServerSettings, remedy: str, banner: Callable[[], None] | None = None
+) -> NoReturn:
+    """Listen, then load everything else and run; `remedy` says what to do about a taken address."""
+    try:
+        bound = BoundListeners.bind(endpoints(settings.listen))
+    except AddressesRefused as error:
+        sentences = error.refused.items()
+        _fail(
+            EXIT_ADDRESS,
+            *(f"{text}; {remedy.format(key=f'listen.{name}')}" for name, text in sentences),
+        )
     from moleport_server import app, logs
 
     logs.configure(settings.log)
-    sys.exit(app.run(settings, banner=banner))
-
-
-def _require_free_addresses(settings: ServerSettings, remedy: str) -> None:
-    """End the command with a sentence for each address that cannot be listened on.
-
-    Looked at before anything is started, so that all of them are told at once; an address that is
-    taken in between is still refused when the server binds it.
-    """
-    from moleport_server.edge.tls_listener import bind_listener
-
-    refused = []
-    for name, endpoint in endpoints(settings.listen).items():
-        try:
-            bind_listener(endpoint).close()
-        except OSError as error:
-            hint = remedy.format(key=f"listen.{name}")
-            if error.errno == errno.EADDRINUSE:
-                refused.append(f"port {endpoint.port} for {name} is in use ({endpoint}); {hint}")
-            else:
-                reason = error.strerror or error
-                refused.append(f"{name} cannot listen on {endpoint}: {reason}; {hint}")
-    if refused:
-        _fail(EXIT_ADDRESS, *refused)
+    sys.exit(app.run(settings, bound, banner=banner))
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from moleport_server.config.values import Endpoint
 from moleport_server.domain.token import Credential, Grant, Limits, Token
 from moleport_server.edge.front import Front
 from moleport_server.edge.plain_listener import listen
-from moleport_server.edge.tls_listener import bind_listener
+from moleport_server.listening import bind_listener
 from moleport_wire.hoody import frames, messages
 from moleport_wire.hoody.frames import Code
 from moleport_wire.hoody.window import ReceiveBudget

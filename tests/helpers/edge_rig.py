@@ -25,7 +25,7 @@ from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.edge.access_log import AccessLog
 from moleport_server.edge.http import EdgeSettings, HttpEdge
 from moleport_server.edge.plain_listener import ProxyPreamble, listen
-from moleport_server.edge.tls_listener import bind_listener
+from moleport_server.listening import bind_listener
 from moleport_server.metrics.instruments import EdgeMetrics
 from moleport_server.registry.addresses import PublicAddresses
 from moleport_server.registry.journal import Journal

@@ -14,8 +14,8 @@ from moleport_server.domain.tunnel import ContainerMode
 from moleport_server.edge.http import HttpEdge
 from moleport_server.edge.plain_listener import listen
 from moleport_server.edge.tcp import TcpEdge
-from moleport_server.edge.tls_listener import bind_listener
 from moleport_server.errors import PortTaken
+from moleport_server.listening import bind_listener
 from moleport_server.registry.live import Tunnel
 
 

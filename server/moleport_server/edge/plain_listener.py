@@ -108,7 +108,7 @@ async def listen(
     """Accept connections on a bound socket; the caller closes the server.
 
     Args:
-        sock: from `tls_listener.bind_listener`.
+        sock: from `listening.bind_listener`.
         make_protocol: called for each connection.
         preamble: who sends PROXY headers; None: nobody.
     """

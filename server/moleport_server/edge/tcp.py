@@ -17,8 +17,8 @@ from moleport_server.config.values import Endpoint
 from moleport_server.edge.plain_listener import ProxyPreamble, listen
 from moleport_server.edge.resets import stream_error_reason
 from moleport_server.edge.throttle import throttled
-from moleport_server.edge.tls_listener import bind_listener
 from moleport_server.errors import NoSession, PortTaken, UpstreamBusy
+from moleport_server.listening import bind_listener
 from moleport_server.registry.live import Tunnel
 from moleport_server.registry.upstream import ByteStream
 from moleport_wire.aio.sockets import ReadBuffer, format_peer, keep_alive

@@ -17,7 +17,6 @@ from typing import Protocol, Self
 
 import aiofastnet
 
-from moleport_server.config.values import Endpoint
 from moleport_server.edge.client_hello import (
     MAX_HELLO_BYTES,
     ClientHello,
@@ -27,9 +26,6 @@ from moleport_server.edge.client_hello import (
 from moleport_server.edge.tls import CertificateStore
 
 logger = logging.getLogger(__name__)
-
-BACKLOG = 1024
-"""Connections that the kernel keeps for us: the burst of all agents after a restart."""
 
 ACCEPTS_PER_TURN = 64
 """Bounds one turn of the event loop; what is left wakes us again at once."""
@@ -88,20 +84,6 @@ class Preamble(Protocol):
         ...
 
 
-def bind_listener(endpoint: Endpoint) -> socket.socket:
-    """Return a listening socket; the caller closes it.
-
-    Raises:
-        OSError: the address is in use, not ours or not allowed.
-    """
-    family, _, _, _, address = socket.getaddrinfo(
-        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    sock.settimeout(0)
-    return sock
-
-
 class TlsListener:
     """One TLS listener; accepts while its context is open.
 
@@ -123,7 +105,7 @@ class TlsListener:
         """Take over a listening socket, which is closed at the end.
 
         Args:
-            sock: from `bind_listener`.
+            sock: from `listening.bind_listener`.
             certificates: asked once per connection.
             make_protocol: called when the ClientHello was read. The protocol hears nothing until
                 the handshake is done, and nothing at all if it fails.

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from moleport_server import main
 from moleport_server.config.settings import ServerSettings
 from moleport_server.errors import StoreLocked
+from moleport_server.listening import BoundListeners
 
 TOKEN = {"MOLEPORT__AUTH__ADMIN_TOKEN": "hunter2"}
 PLAIN = ("--set", "listen.control_tls=false")
@@ -31,7 +32,14 @@ class RecordingApp(ModuleType):
         self.started: list[ServerSettings] = []
         self.result: int | Exception = 0
 
-    def run(self, settings: ServerSettings, *, banner: Callable[[], None] | None = None) -> int:
+    def run(
+        self,
+        settings: ServerSettings,
+        bound: BoundListeners,
+        *,
+        banner: Callable[[], None] | None = None,
+    ) -> int:
+        bound.close()
         self.started.append(settings)
         if banner is not None:
             banner()

@@ -10,7 +10,7 @@ from moleport_server.config.values import Endpoint
 from moleport_server.edge import overload as module
 from moleport_server.edge.overload import BusyConnection, Overload
 from moleport_server.edge.plain_listener import listen
-from moleport_server.edge.tls_listener import bind_listener
+from moleport_server.listening import bind_listener
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from helpers.visitor import Visitor
 from moleport_server.config.values import Endpoint
 from moleport_server.edge.plain_listener import listen
 from moleport_server.edge.redirect import RedirectConnection
-from moleport_server.edge.tls_listener import bind_listener
+from moleport_server.listening import bind_listener
 
 
 @asynccontextmanager

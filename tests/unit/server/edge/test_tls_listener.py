@@ -16,7 +16,8 @@ from helpers.loops import on_both_loops
 from moleport_server.config.values import Endpoint
 from moleport_server.edge import tls_listener
 from moleport_server.edge.tls import CertificateStore
-from moleport_server.edge.tls_listener import Arrival, TlsListener, bind_listener
+from moleport_server.edge.tls_listener import Arrival, TlsListener
+from moleport_server.listening import bind_listener
 
 
 class CountingGate:
