@@ -178,7 +178,6 @@ class RustunnelSession:
         self.record.connections = 2
         if self._attach_timer is not None:
             self._attach_timer.cancel()
-            self._attach_timer = None
         if self._tick_timer is None:
             self._ping_at = self._loop.time() + shared.settings.ping_seconds
             self._tick_timer = self._loop.call_later(shared.settings.tick_seconds, self._tick)
@@ -193,15 +192,15 @@ class RustunnelSession:
 
     def _expect_data_channel(self) -> None:
         """Start anew to wait for the data channel; a client without one serves nobody."""
-        if self._data is not None or self._is_ended:
-            return
         if self._attach_timer is not None:
             self._attach_timer.cancel()
+        if self._data is not None or self._is_ended:
+            return
         self._attach_timer = self._loop.call_later(
             self._shared.settings.attach_seconds, self._drop, "no data channel was attached"
         )
 
-    def _detach(self, reason: str) -> None:
+    def _detach(self, reason: str, *, linger_seconds: float = 0.0) -> None:
         port, self._data = self._data, None
         if port is None:
             return
@@ -209,7 +208,10 @@ class RustunnelSession:
         self._wanted.clear()
         self.record.connections = 1
         port.detach()
-        port.transport.abort()
+        if linger_seconds:
+            self._loop.call_later(linger_seconds, port.transport.abort)
+        else:
+            port.transport.abort()
         port.mux.close(Code.STREAM_CLOSED, reason)
 
     def yamux_failed(self, port: YamuxPort, error: RemoteProtocolError) -> None:
@@ -314,10 +316,7 @@ class RustunnelSession:
             )
 
     def drain(self, reason: str, deadline_seconds: float) -> None:
-        """Give idle streams up; the client is told nothing.
-
-        The protocol has no word for it that would not cost every running stream.
-        """
+        """Give idle streams up; no word of the protocol would spare those that run."""
         self._is_draining = True
         for tunnel in self.record.tunnels.values():
             self._shared.registry.on_agent_left(tunnel)
@@ -378,22 +377,24 @@ class RustunnelSession:
         self._shared.registry.lose_session(self.record, reason, is_clean=False)
 
     def _finish(self, reason: str) -> None:
-        """End the client for good: a close frame, and an orderly end behind it."""
-        self._stop(reason)
+        """End the client for good: a close frame, and an orderly end behind it.
+
+        Its data channel goes later: a client that meets the end of that one first comes back.
+        """
+        self._stop(reason, linger_seconds=self._shared.settings.linger_seconds)
         self._control.close(1000, reason)
 
-    def _stop(self, reason: str) -> None:
+    def _stop(self, reason: str, *, linger_seconds: float = 0.0) -> None:
         """Forget channels and streams; the registry is told by the caller."""
         if self._is_ended:
             return
         self._is_ended = True
-        for timer in (self._attach_timer, self._tick_timer):
-            if timer is not None:
-                timer.cancel()
+        for timer in filter(None, (self._attach_timer, self._tick_timer)):
+            timer.cancel()
         self._pings.close()
         self._shared.by_secret.pop(self._secret, None)
         # The registry must know that the agent is away before its streams end: whoever loses a
         # stream then waits for the agent's return instead of asking this session again.
         for tunnel in self.record.tunnels.values():
             tunnel.session = None
-        self._detach(reason)
+        self._detach(reason, linger_seconds=linger_seconds)

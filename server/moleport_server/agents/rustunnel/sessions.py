@@ -34,6 +34,9 @@ class RustunnelSettings:
     ping_seconds: float = 15.0
     silence_seconds: float = 40.0
     """A client that says nothing for so long, answers to pings included, is gone."""
+    linger_seconds: float = 5.0
+    """How long the data channel of a client that was sent away stays, for its control channel has to
+    end first."""
     tick_seconds: float = 5.0
     """How often a session looks at its clocks."""
     stream_seconds: float = 30.0
