@@ -52,6 +52,7 @@ def make_readings(
         held_requests=lambda: registry.holds.count,
         connections_active=lambda: {"http": len(edge.connections), "tcp": tcp.connection_count},
         unauthenticated_connections=lambda: gate.waiting,
+        descriptors_available=lambda: edge.descriptors.available,
         streams_open=lambda: sum(s.upstream.open_streams for s in registry.sessions.values()),
         streams_stalled=lambda: flow.stalled_streams,
         receive_buffer_bytes=lambda: flow.budget.held_bytes,

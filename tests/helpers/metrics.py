@@ -23,6 +23,7 @@ def quiet_readings() -> Readings:
         held_requests=lambda: 0,
         connections_active=dict,
         unauthenticated_connections=lambda: 0,
+        descriptors_available=lambda: 0,
         streams_open=lambda: 0,
         streams_stalled=lambda: 0,
         receive_buffer_bytes=lambda: 0,

@@ -174,7 +174,7 @@ SESSIONS_OPENED = _counter(
 SESSIONS_CLOSED = _counter(
     "sessions_closed_total",
     "Agent sessions that ended.",
-    reason=("goodbye", "lost", "revoked", "replaced", "closed", "drained", "protocol"),
+    reason=("goodbye", "lost", "revoked", "replaced", "idle", "closed", "drained", "protocol"),
 )
 AGENT_RTT = _histogram(
     "agent_rtt_seconds", "Round trips to agents, measured by keepalives.", RTT_SECONDS
@@ -249,6 +249,9 @@ CONNECTIONS_ACTIVE = _gauge(
 )
 UNAUTHENTICATED = _gauge(
     "unauthenticated_connections", "Agent connections that have not authenticated yet."
+)
+DESCRIPTORS = _gauge(
+    "descriptors_available", "Connections that may still be accepted before visitors get 503."
 )
 STREAMS = _gauge("streams_open", "Streams that are open in all sessions.")
 STREAMS_STALLED = _gauge("streams_stalled", "Open streams that wait for credit now.")

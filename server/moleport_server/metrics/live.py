@@ -28,6 +28,7 @@ class Readings:
     held_requests: Count
     connections_active: ByProtocol
     unauthenticated_connections: Count
+    descriptors_available: Count
     streams_open: Count
     streams_stalled: Count
     receive_buffer_bytes: Count
@@ -49,6 +50,7 @@ _SINGLE = {
     "agents_connected": catalogue.AGENTS_CONNECTED,
     "held_requests": catalogue.HELD_NOW,
     "unauthenticated_connections": catalogue.UNAUTHENTICATED,
+    "descriptors_available": catalogue.DESCRIPTORS,
     "streams_open": catalogue.STREAMS,
     "streams_stalled": catalogue.STREAMS_STALLED,
     "receive_buffer_bytes": catalogue.RECEIVE_BUFFER,

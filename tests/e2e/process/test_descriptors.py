@@ -34,11 +34,13 @@ async def test_a_process_with_few_descriptors_refuses_visitors_and_survives(
             except (Truncated, ConnectionError):
                 continue  # one of many at the same moment: dropped
         overview = await site.api("GET", "/api/v1/tunnel/tunnels")
+        metrics = await site.metrics()
 
     statuses = {answer.status for answer in answers}
     assert statuses == {200, 503}
     assert {a.header("Retry-After") for a in answers if a.status == 503} == {"1"}
     assert overview["fdPermitsAvailable"] == 0
+    assert "moleport_server_descriptors_available 0.0" in metrics
     assert "oo many open files" not in site.server.output
 
     for visitor in visitors:

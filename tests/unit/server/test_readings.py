@@ -57,6 +57,7 @@ async def test_every_gauge_reads_the_piece_that_knows_it() -> None:
         assert readings.held_requests() == 1
         assert readings.connections_active() == {"http": 1, "tcp": 0}
         assert readings.unauthenticated_connections() == 1
+        assert readings.descriptors_available() == rig.edge.descriptors.available > 0
         assert readings.streams_open() == 1
         assert readings.streams_stalled() == 0
         assert readings.receive_buffer_bytes() == 17
