@@ -164,6 +164,10 @@ class Deployment:
         port = self.plan.link_port
         if port is not None:
             wait_until(lambda: self._listens(port), "the server", words=self._last_words)
+        ready = self.plan.ready_port
+        if ready is not None:
+            address = Address(ready)
+            wait_until(lambda: get(address, "/readyz") == 200, "the server", words=self._last_words)
 
     def wait_until_it_serves(self) -> None:
         """Wait until a request comes back through the tunnel.

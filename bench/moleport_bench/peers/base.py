@@ -75,6 +75,8 @@ class Plan:
     """None: one program is both."""
     link_port: int | None = None
     """Where the server waits for agents."""
+    ready_port: int | None = None
+    """Where `/readyz` answers 200 when agents may come, if listening is not enough to know."""
     another_agent: Callable[[int], Command] | None = None
     """The n-th further agent, with an address of its own; for memory per agent."""
     fleet: Callable[[int], Command] | None = None

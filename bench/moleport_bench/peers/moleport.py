@@ -15,7 +15,7 @@ from moleport_bench.peers.base import Lab, Mode, Plan
 from moleport_bench.ports import MOLEPORT_BLOCK
 from moleport_bench.processes import Command
 
-LINK_OFFSET, TCP_OFFSET = 2, 100
+LINK_OFFSET, METRICS_OFFSET, TCP_OFFSET = 2, 4, 100
 FLEET = Path(__file__).parents[1] / "fleet.py"
 
 
@@ -70,6 +70,7 @@ class Moleport:
             if self.tunnels == 1
             else fleet(1, self.tunnels, "bench"),
             link_port=link,
+            ready_port=base + METRICS_OFFSET,
             fleet=lambda count: fleet(count, count, "fleet"),
             agent_is_back='"event":"tunnel_opened"',
         )
