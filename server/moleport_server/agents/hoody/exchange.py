@@ -17,13 +17,19 @@ import asyncio
 import re
 from collections.abc import Callable
 from enum import Enum
-from http import HTTPStatus
 from typing import Final, Protocol
 
 import httptools
 
+from moleport_server.agents.hoody.heads import (
+    answer_head,
+    joined_fields,
+    switch_framing,
+    text_fields,
+    text_of,
+)
 from moleport_wire.errors import RemoteProtocolError
-from moleport_wire.hoody.exchanges import ExchangeOpen, Fields, HeadTooLarge, ResponseHead
+from moleport_wire.hoody.exchanges import ExchangeOpen, HeadTooLarge, ResponseHead
 from moleport_wire.hoody.frames import Code, Payload
 from moleport_wire.hoody.stock import StockStream
 from moleport_wire.hoody.streams import StreamReceiver
@@ -35,18 +41,6 @@ ABANDONED_SECONDS: Final = 600.0
 DECLINED_SECONDS: Final = 10.0
 """How long the body of a declined upgrade may pause, if nothing tells its length: the local service
 ends it by closing a connection that it may keep open."""
-CONNECTION_FIELDS: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""Of answers, never passed on: a driver removes most of them, and none says how we frame."""
 _CLOSE: Final = b"Connection: close\r\n"
 _CHUNK: Final = re.compile(rb"[0-9A-Fa-f]{1,16}[ \t]*(?:;[^\r\n]*)?\r\n")
 _NO_BODY: Final = "hoody-tunnel clients drop the body of GET and HEAD, so it was not sent"
@@ -261,8 +255,8 @@ class ExchangeStream:
         pairs = [(name, value) for name, value in self._fields if name not in dropped]
         head = ExchangeOpen(
             method=method,
-            target=_text(self._target),
-            fields=_joined(pairs) if self._is_upgrade else _texts(pairs),
+            target=text_of(self._target),
+            fields=joined_fields(pairs) if self._is_upgrade else text_fields(pairs),
             is_upgrade=self._is_upgrade,
             bind_id=self.bind_id,
         )
@@ -321,7 +315,7 @@ class ExchangeStream:
         elif head.status == 101 and not self._is_upgrade:
             self._break("101 for a request that asked for no upgrade")
         elif head.status < 200 and head.status != 101:
-            self.receiver.stream_data(_head_lines(head.status, head.fields, b""))
+            self.receiver.stream_data(answer_head(head.status, head.fields, b""))
         else:
             self._take_head(head)
 
@@ -330,7 +324,7 @@ class ExchangeStream:
         if head.status == 101:
             self._is_switched = True
             self._driver.freed(self)
-            self.receiver.stream_data(_head_lines(101, head.fields, _switch_lines(head.fields)))
+            self.receiver.stream_data(answer_head(101, head.fields, switch_framing(head.fields)))
             return
         lengths = {value.strip() for name, value in head.fields if name.lower() == "content-length"}
         length = lengths.pop() if len(lengths) == 1 else ""
@@ -345,7 +339,7 @@ class ExchangeStream:
             self._undecided = head
             self._start_timer(DECLINED_SECONDS, self._declined_in_silence)
             return
-        self.receiver.stream_data(_head_lines(head.status, head.fields, _CLOSE))
+        self.receiver.stream_data(answer_head(head.status, head.fields, _CLOSE))
 
     def _decide(self, first: bytes) -> None:
         """Write the head of the answer to a declined upgrade, which is framed as its body begins.
@@ -355,7 +349,7 @@ class ExchangeStream:
         head, self._undecided = self._undecided, None
         if head is not None:
             framing = b"Transfer-Encoding: chunked\r\n" if _CHUNK.match(first) else _CLOSE
-            self.receiver.stream_data(_head_lines(head.status, head.fields, framing))
+            self.receiver.stream_data(answer_head(head.status, head.fields, framing))
 
     def stream_data(self, data: Payload) -> None:
         """Pass on bytes of the answer."""
@@ -482,53 +476,3 @@ class ExchangeStream:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _head_lines(status: int, fields: Fields, framing: bytes) -> bytes:
-    """Return the head of an answer as HTTP/1.1, framed by the edge's rules and not by the driver's."""
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    lines = [
-        b"%b: %b\r\n" % (name.encode(), _octets(value))
-        for name, value in fields
-        if name.lower() not in CONNECTION_FIELDS
-    ]
-    return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, phrase.encode(), b"".join(lines), framing)
-
-
-def _switch_lines(fields: Fields) -> bytes:
-    protocol = next((value for name, value in fields if name.lower() == "upgrade"), "websocket")
-    return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % _octets(protocol)
-
-
-def _octets(value: str) -> bytes:
-    """Return the bytes of a field: node hands them out as Latin-1, others as UTF-8."""
-    try:
-        return value.encode("latin-1")
-    except UnicodeEncodeError:
-        return value.encode("utf-8", "replace")
-
-
-def _text(value: bytes) -> str:
-    """Return a text that the driver writes as the same bytes, which it does in UTF-8."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _texts(fields: list[tuple[bytes, bytes]]) -> Fields:
-    return tuple((_text(name), _text(value)) for name, value in fields)
-
-
-def _joined(fields: list[tuple[bytes, bytes]]) -> Fields:
-    """Return the fields with repeated ones joined: on an upgrade drivers keep only the last."""
-    joined: dict[bytes, bytes] = {}
-    for name, value in fields:
-        if name in joined:
-            joined[name] += (b"; " if name == b"cookie" else b", ") + value
-        else:
-            joined[name] = value
-    return _texts(list(joined.items()))
