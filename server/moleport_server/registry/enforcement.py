@@ -120,13 +120,15 @@ class Enforcement:
         return has_changed
 
     async def _look_at_tunnels(self, token_id: str) -> None:
-        if any(tunnel.token_id == token_id for tunnel in self._registry.tunnels.values()):
-            try:
-                owner = await self._authenticator.owner(token_id)
-            except Unauthenticated as error:
-                await self._registry.close_token(token_id, str(error))
-            else:
-                self._registry.renew_token(owner)
+        tunnels = self._registry.tunnels.values()
+        if not self._sessions_of(token_id) and all(t.token_id != token_id for t in tunnels):
+            return
+        try:
+            owner = await self._authenticator.owner(token_id)
+        except Unauthenticated as error:
+            await self._registry.close_token(token_id, str(error))
+        else:
+            self._registry.renew_token(owner)
 
     async def _examine(self, principal: Principal) -> Principal | str:
         try:

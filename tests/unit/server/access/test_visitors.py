@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import ip_network
 
+import bcrypt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +25,9 @@ from moleport_wire.passwords import hash_password, verify_password
 
 PEER = "192.0.2.1"
 KEY = b"k" * 32
+BCRYPT = BasicCredential(
+    user="eve", password_hash=bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+)
 
 
 def phc(password: str, salt: bytes = b"salt") -> str:
@@ -279,3 +283,62 @@ def test_no_header_makes_the_decision_fail(header: bytes) -> None:
     gate.close()
 
     assert decision in {Decision.NEEDS_AUTH, Decision.PENDING}
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_secure", "decision"),
+    [
+        (VisitorRules(requires_tls=True), True, Decision.ALLOW),
+        (VisitorRules(requires_tls=True), False, Decision.NEEDS_TLS),
+        (VisitorRules(http_denied="why"), True, Decision.HTTP_DENIED),
+        (VisitorRules(denied_cidrs=(ip_network("192.0.2.0/24"),)), True, Decision.DENY_ADDRESS),
+        (VisitorRules(denied_cidrs=(ip_network("10.0.0.0/8"),)), True, Decision.ALLOW),
+        (
+            VisitorRules(
+                allowed_cidrs=(ip_network("192.0.2.0/24"),),
+                denied_cidrs=(ip_network("192.0.2.1/32"),),
+            ),
+            True,
+            Decision.DENY_ADDRESS,
+        ),
+        (
+            VisitorRules(denied_cidrs=(ip_network("192.0.2.0/24"),), http_denied="why"),
+            False,
+            Decision.DENY_ADDRESS,
+        ),
+    ],
+    ids=["TLS", "no TLS", "closed", "denied", "not denied", "denied in allowed", "address first"],
+)
+async def test_what_policies_demand_is_decided_at_once(
+    clock: FakeClock, rules: VisitorRules, is_secure: bool, decision: Decision
+) -> None:
+    async with VisitorGate(clock, KeyedLimiter(1, 5, clock), key=KEY) as gate:
+        decided = gate.decide(rules, address=PEER, authorization=None, is_secure=is_secure)
+
+    assert decided is decision
+    assert not rules.is_open
+
+
+async def test_a_peer_without_an_address_is_not_outside_of_denied_networks(
+    clock: FakeClock,
+) -> None:
+    rules = VisitorRules(denied_cidrs=(ip_network("192.0.2.0/24"),))
+    async with VisitorGate(clock, KeyedLimiter(1, 5, clock), key=KEY) as gate:
+        assert gate.decide(rules, address="", authorization=None) is Decision.DENY_ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("password", "decision"), [("secret", Decision.ALLOW), ("wrong", Decision.NEEDS_AUTH)]
+)
+async def test_hashes_of_policies_are_bcrypt(
+    clock: FakeClock, password: str, decision: Decision
+) -> None:
+    rules = VisitorRules(basic_auth=(BCRYPT,))
+    async with VisitorGate(clock, KeyedLimiter(1, 5, clock), key=KEY) as gate:
+        authorization = basic("eve", password)
+
+        assert gate.decide(rules, address=PEER, authorization=authorization) is Decision.PENDING
+        verified = await gate.verify(rules, address=PEER, authorization=authorization)
+
+        assert verified is decision
+        assert gate.decide(rules, address=PEER, authorization=authorization) is decision
