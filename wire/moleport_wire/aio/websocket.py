@@ -30,6 +30,8 @@ from moleport_wire.hoody.frames import MAX_MESSAGE_BYTES
 CLOSE_SECONDS: Final = 1.0
 """How long an orderly close may take before the connection is dropped."""
 MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES
+READ_BUFFER_BYTES: Final = 2 * 1024
+"""What an idle agent costs; the library doubles it for those that send more."""
 
 # A named child per connection at info level is the library's habit; ours are logged by the sessions.
 _BINARY: Final = picows.WSMsgType.BINARY
@@ -301,7 +303,7 @@ def server_protocol(
         True,  # noqa: FBT003
         MAX_FRAME_BYTES,
         None,
-        16 * 1024,
+        READ_BUFFER_BYTES,
     )
     return protocol
 
