@@ -158,7 +158,9 @@ class _Work:
             ) as informer,
             asyncio.TaskGroup() as group,
         ):
-            controller.everything_again(spread_seconds=0.0)
+            # Before any round, so that a restart does not tell every token that the server is away.
+            if not await upkeep.learn_facts():
+                controller.everything_again(spread_seconds=0.0)
             for number in range(settings.workers):
                 group.create_task(controller.work(), name=f"worker-{number}")
             group.create_task(upkeep.keep_facts(), name="facts")

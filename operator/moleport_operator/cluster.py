@@ -42,7 +42,7 @@ class Secrets(Protocol):
         ...
 
     async def claim_secret(self, token: TunnelToken) -> SecretView:
-        """Create the token's Secret with nothing but our labels.
+        """Create the token's Secret with nothing but our labels, and its owner if it is to have one.
 
         Raises:
             Conflict: there is one already.

@@ -88,12 +88,11 @@ class KubeCluster:
     async def claim_secret(self, token: TunnelToken) -> SecretView:
         """Implement `Secrets`."""
         namespace, name = token.meta.namespace, token.secret_name
-        body = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": name, "labels": claim_labels(token.meta.uid)},
-            "type": "Opaque",
-        }
+        metadata: dict[str, Any] = {"name": name, "labels": claim_labels(token.meta.uid)}
+        if token.spec.secret.deletion_policy == "Delete":
+            # Already now: a token that goes before its first credential leaves nothing behind.
+            metadata["ownerReferences"] = [_owner_reference(token)]
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque"}
         try:
             return _view(await self._kube.create(f"/api/v1/namespaces/{namespace}/secrets", body))
         except NotFound:
@@ -103,6 +102,8 @@ class KubeCluster:
         self, token: TunnelToken, content: SecretContent, seen: SecretView
     ) -> SecretView:
         """Implement `Secrets`."""
+        if seen.content.is_owned and not content.is_owned:
+            seen = await self._disown(token, seen)
         metadata: dict[str, Any] = {
             "name": token.secret_name,
             "namespace": token.meta.namespace,
@@ -123,6 +124,18 @@ class KubeCluster:
         path = _secret(token.meta.namespace, token.secret_name)
         try:
             return _view(await self._kube.apply(path, body))
+        except NotFound:
+            raise Conflict("the Secret is gone") from None
+
+    async def _disown(self, token: TunnelToken, seen: SecretView) -> SecretView:
+        """Remove our owner reference, which the creation made and no apply takes away."""
+        path = _secret(token.meta.namespace, token.secret_name)
+        try:
+            body = await self._kube.get(path)
+            owners = body["metadata"].get("ownerReferences") or ()
+            others = [owner for owner in owners if owner.get("uid") != token.meta.uid]
+            metadata = {"resourceVersion": seen.resource_version, "ownerReferences": others}
+            return _view(await self._kube.merge(path, {"metadata": metadata}))
         except NotFound:
             raise Conflict("the Secret is gone") from None
 

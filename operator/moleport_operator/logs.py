@@ -45,6 +45,8 @@ def configure(level: str, style: str, *, stream: TextIO | None = None) -> None:
     root.setLevel(level.upper())
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    # It warns of its thread without signals at each start; `app.py` has them.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
 def _json() -> JsonFormatter:

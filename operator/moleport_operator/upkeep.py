@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 FACTS_SECONDS: Final = 60.0
 """Domains and ports of a server change with its configuration: rarely."""
+UNKNOWN_SECONDS: Final = 5.0
 TELL_OUTAGE_SECONDS: Final = 10.0
 """A restart of the server is shorter; a longer absence is told in every token."""
 OUTAGE_SPREAD_SECONDS: Final = 30.0
@@ -91,21 +92,24 @@ class Upkeep:
         """Ids without a resource at the last sweep."""
         self.facts: ConnectionFacts | None = None
 
+    async def learn_facts(self) -> bool:
+        """Ask the server where it is; returns whether it answered."""
+        try:
+            facts = self._make_facts(await self._server.facts())
+        except OperatorError as error:
+            logger.info("the server says nothing", extra={"error": str(error)})
+            return False
+        known, self.facts = self.facts, facts
+        if known != facts:
+            # What Secrets say has to change; at the start everything waits for its first round anyway.
+            self._controller.everything_again(spread_seconds=0.0 if known is None else 10.0)
+        return True
+
     async def keep_facts(self) -> None:
-        """Learn where the server is, and again now and then."""
+        """Ask again now and then; often until the first answer."""
         while True:
-            pause = FACTS_SECONDS
-            try:
-                facts = self._make_facts(await self._server.facts())
-            except OperatorError as error:
-                pause = self._breaker.next_pause() if self.facts is None else FACTS_SECONDS
-                logger.info("the server says nothing", extra={"error": str(error)})
-            else:
-                is_first, is_changed = self.facts is None, self.facts != facts
-                self.facts = facts
-                if is_changed:
-                    self._controller.everything_again(spread_seconds=0.0 if is_first else 10.0)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(FACTS_SECONDS if self.facts else UNKNOWN_SECONDS)
+            await self.learn_facts()
 
     async def probe(self) -> None:
         """Ask a server that is down whether it is back; tell every token if that takes long."""

@@ -260,7 +260,10 @@ class World:
             if key in self.secrets:
                 raise Conflict("already exists")
             labels = claim_labels(token.meta.uid)
-            self.secrets[key] = StoredSecret(f"s-{self.number()}", self.number(), labels)
+            is_owned = token.spec.secret.deletion_policy == "Delete"
+            self.secrets[key] = StoredSecret(
+                f"s-{self.number()}", self.number(), labels, is_owned=is_owned
+            )
             return self._view(self.secrets[key])
 
         return self.call("claim_secret", work, is_server=False)

@@ -187,6 +187,9 @@ def _usage(old: Mapping[str, Any] | None, usage: Usage, now: int) -> dict[str, A
     counts: dict[str, Any] = {"activeTunnels": usage.tunnels, "activeAgents": usage.agents}
     if usage.last_used_at is not None:
         counts["lastSeenTime"] = format_time_or_none(usage.last_used_at)
+    if old is None and not (usage.tunnels or usage.agents):
+        # Without a time: the first use may be told at once.
+        return counts
     if old is not None:
         observed_at = parse_time_or_none(old.get("observedTime")) or 0
         is_same = all(old.get(name) == value for name, value in counts.items())

@@ -38,6 +38,8 @@ from moleport_operator.resources import ROTATE_REQUESTED, PortRange, TunnelToken
 
 RETAINED = "retained: "
 """Start of the label of a token that outlived its resource on purpose."""
+RECLAIM_SECONDS = 5
+"""How often to look whether the Secret of another token is gone."""
 
 
 def plan_token(seen: Seen) -> TokenAction | Settled:
@@ -225,6 +227,8 @@ def _strangers_secret(seen: Seen) -> Settled | None:
         "SecretNotOwned",
         f"Secret {seen.token.secret_name} exists and is not ours: delete it, or choose another "
         "name in a new TunnelToken",
+        # That of a token which is just gone is about to be collected.
+        None if seen.secret.claimed_by is None else seen.now + RECLAIM_SECONDS,
     )
 
 
