@@ -67,7 +67,7 @@ class IdleUpstream:
     def drain(self, reason: str, deadline_seconds: float) -> None:
         raise NotImplementedError
 
-    def end(self, code: int, reason: str) -> None:
+    def end(self, code: int, reason: str, grace_seconds: float = 0.0) -> None:
         raise NotImplementedError
 
     async def is_alive(self, timeout_seconds: float) -> bool:
@@ -88,8 +88,15 @@ class ListRegistry:
         del self.tunnels[tunnel.id]
         self.closed.append(("tunnel", str(tunnel.id), reason))
 
-    async def close_session(self, session: Session, reason: str, *, drain_seconds: float) -> None:
-        self.closed.append(("session", session.id, drain_seconds))
+    async def close_session(
+        self,
+        session: Session,
+        reason: str,
+        *,
+        drain_seconds: float = 0.0,
+        grace_seconds: float = 0.0,
+    ) -> None:
+        self.closed.append(("session", session.id, drain_seconds + grace_seconds))
 
     def release_parked(self, session_id: str, reason: str) -> bool:
         self.closed.append(("parked", session_id, reason))

@@ -209,7 +209,7 @@ class ScriptedUpstream:
     def drain(self, reason: str, deadline_seconds: float) -> None:
         self.drains.append((reason, deadline_seconds))
 
-    def end(self, code: int, reason: str) -> None:
+    def end(self, code: int, reason: str, grace_seconds: float = 0.0) -> None:
         self.is_ended = True
         self.ends.append((code, reason))
 

@@ -154,7 +154,12 @@ class GraceQuery(Struct, frozen=True, kw_only=True):
     """How long the goodbye may take."""
 
     grace_ms: Annotated[
-        int, Meta(ge=0, le=5000, description="Bounds the goodbye; streams end at once.")
+        int,
+        Meta(
+            ge=0,
+            le=5000,
+            description="Milliseconds that the client has to close its connections itself, once told.",
+        ),
     ] = 50
 
 
@@ -336,7 +341,8 @@ class HoodyRoutes:
         registry = self._registry
         session, parked = registry.sessions.get(session_id), registry.parked.get(session_id)
         if session is not None and principal.owns(session.principal.token_id):
-            await registry.close_session(session, KILL_REASON, drain_seconds=0.0)
+            grace_seconds = call.query.grace_ms / 1000
+            await registry.close_session(session, KILL_REASON, grace_seconds=grace_seconds)
         elif parked is not None and principal.owns(parked.token_id):
             registry.release_parked(session_id, KILL_REASON)
         else:

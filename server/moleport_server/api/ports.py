@@ -104,8 +104,19 @@ class Registry(Protocol):
         """End a tunnel and its lease: its agent is told, its history row is closed. Idempotent."""
         ...
 
-    async def close_session(self, session: Session, reason: str, *, drain_seconds: float) -> None:
-        """Begin to end a session; returns at once, open requests have `drain_seconds` to finish."""
+    async def close_session(
+        self,
+        session: Session,
+        reason: str,
+        *,
+        drain_seconds: float = 0.0,
+        grace_seconds: float = 0.0,
+    ) -> None:
+        """Begin to end a session; returns at once.
+
+        Open requests have `drain_seconds` to finish before the agent is told; after that it has
+        `grace_seconds` to close its connections itself.
+        """
         ...
 
     def release_parked(self, session_id: str, reason: str) -> bool:

@@ -417,18 +417,20 @@ class Registry:
         reason: str,
         *,
         drain_seconds: float = 0.0,
+        grace_seconds: float = 0.0,
         cause: SessionEnd = SessionEnd.CLOSED,
     ) -> None:
         """Begin to end a session for good: its tunnels are released, its agent is told why.
 
         Returns at once. With `drain_seconds` the agent is told first and open streams get that time.
+        With `grace_seconds` the agent has that time to close its connections after its goodbye.
         """
         if drain_seconds > 0 and session.upstream.open_streams:
             session.upstream.drain(reason, drain_seconds)
             work = self._end_drained(session, reason, drain_seconds, cause)
             self._tasks.start(work, "drain a session")
         else:
-            self._end_session(session, reason, cause)
+            self._end_session(session, reason, cause, grace_seconds)
 
     async def _end_drained(
         self, session: Session, reason: str, drain_seconds: float, cause: SessionEnd
@@ -439,9 +441,11 @@ class Registry:
             await asyncio.sleep(0.05)
         self._end_session(session, reason, cause)
 
-    def _end_session(self, session: Session, reason: str, cause: SessionEnd) -> None:
+    def _end_session(
+        self, session: Session, reason: str, cause: SessionEnd, grace_seconds: float = 0.0
+    ) -> None:
         if self.release_session(session, reason, cause):
-            session.upstream.end(Code.PROTOCOL_ERROR, reason)
+            session.upstream.end(Code.PROTOCOL_ERROR, reason, grace_seconds)
 
     def release_session(self, session: Session, reason: str, cause: SessionEnd) -> bool:
         """Forget a session and release its tunnels; False if it was not live any more.

@@ -109,8 +109,12 @@ class Upstream(Protocol):
     def drain(self, reason: str, deadline_seconds: float) -> None:
         """Tell the agent to connect elsewhere before the deadline."""
 
-    def end(self, code: int, reason: str) -> None:
-        """End the session and tell the agent why."""
+    def end(self, code: int, reason: str, grace_seconds: float = 0.0) -> None:
+        """End the session and tell the agent why, at once.
+
+        An agent whose protocol has a word for it may close its connections itself for `grace_seconds`;
+        then they are closed. The session takes no more streams from here on.
+        """
 
     async def is_alive(self, timeout_seconds: float) -> bool:
         """Ping the agent and tell whether it answered in time."""

@@ -104,6 +104,8 @@ class HoodySession(ABC):
         """Binds that the agent was told about; it refuses streams of any other."""
         self._unproven: dict[bytes, int] = {}
         """Binds whose BIND_OK may still be under way, by the nonce of the PING sent after it."""
+        self._is_leaving = False
+        """Whether the goodbye is said, and the agent may still close its connections itself."""
         self._is_ended = False
         self.record = record
 
@@ -263,7 +265,7 @@ class HoodySession(ABC):
             NoSession: the agent is gone, or was not told about the bind.
             UpstreamBusy: a cap is reached.
         """
-        if self._is_ended or bind_id not in self._announced:
+        if self._is_ended or self._is_leaving or bind_id not in self._announced:
             raise NoSession("the agent is away")
         if streams >= most:
             raise UpstreamBusy("too many streams in this session")
@@ -287,13 +289,21 @@ class HoodySession(ABC):
             payload = messages.BindRevoked(bind_id=tunnel.bind_id, reason=reason).encode()
             self._send(frames.BIND_REVOKED, payload)
 
-    def end(self, code: int, reason: str) -> None:
-        """Say why, close every connection, end every stream; idempotent."""
+    def end(self, code: int, reason: str, grace_seconds: float = 0.0) -> None:
+        """Say why; then, or after the grace, close every connection and end every stream; idempotent."""
         if self._is_ended:
             return
-        port = self._ports[0]
-        port.link.send(frames.GOAWAY, 0, messages.GoAway(code=code, message=reason).encode())
-        port.flush()
+        if not self._is_leaving:
+            self._is_leaving = True
+            port = self._ports[0]
+            port.link.send(frames.GOAWAY, 0, messages.GoAway(code=code, message=reason).encode())
+            port.flush()
+        if grace_seconds > 0:
+            self._tickets.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(grace_seconds, self.end, code, reason)
+            return
         ports = list(self._ports)
         self._stop(Code.STREAM_CLOSED, reason)
         for port in ports:
@@ -367,6 +377,9 @@ class HoodySession(ABC):
             self._ports[0].link.send(frame_type, 0, payload)
 
     def _begin_bind(self, ref: int, claim: Claim) -> None:
+        if self._is_leaving:
+            self._refuse_bind(ref, NoSession("the session is being ended"))
+            return
         if self._pending_binds >= MAX_PENDING_BINDS:
             raise RemoteProtocolError(Code.CALM_DOWN, "too many BINDs in flight")
         self._pending_binds += 1
@@ -379,6 +392,12 @@ class HoodySession(ABC):
             tunnel = await self._shared.registry.claim(self.record, bind_id, claim)
         except ServerError as error:
             self._refuse_bind(ref, error)
+            return
+        except Exception:
+            # Whatever it is, an agent waits for an answer and must not keep half a tunnel.
+            logger.exception("bind failed", extra={"session": self.record.id})
+            self._shared.registry.unbind(self.record, bind_id, "its bind failed")
+            self._refuse_bind(ref, ServerError("the server failed; its log says why"))
             return
         finally:
             self._pending_binds -= 1

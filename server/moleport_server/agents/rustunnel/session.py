@@ -321,8 +321,9 @@ class RustunnelSession:
         for tunnel in self.record.tunnels.values():
             self._shared.registry.on_agent_left(tunnel)
 
-    def end(self, code: int, reason: str) -> None:
+    def end(self, code: int, reason: str, grace_seconds: float = 0.0) -> None:
         """End the session: the client comes back after `Code.NONE`, else it is gone for good."""
+        del grace_seconds  # a client of this family is told by the end of its connections
         if self._is_ended:
             return
         if code == Code.NONE:

@@ -131,15 +131,20 @@ async def test_sessions_of_other_agents_are_shown_too(world: ApiWorld, api: Api)
     assert overview["sessions"][0]["protocol"] == "moleport"
 
 
-@pytest.mark.parametrize("query", ["", "?grace_ms=0", "?grace_ms=5000", "?grace_ms=200"])
-async def test_a_session_is_killed_with_a_reason(world: ApiWorld, api: Api, query: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "seconds"),
+    [("", 0.05), ("?grace_ms=0", 0.0), ("?grace_ms=5000", 5.0), ("?grace_ms=200", 0.2)],
+)
+async def test_a_session_is_killed_with_a_grace(
+    world: ApiWorld, api: Api, query: str, seconds: float
+) -> None:
     add_stock(world)
 
     answer = await api.delete(f"/api/v1/tunnel/sessions/S-stock{query}")
 
     assert answer.status == 202
     assert answer.json == {"sessionId": "S-stock", "status": "closing"}
-    assert world.registry.closed == [("session", "S-stock", 0.0)]
+    assert world.registry.closed == [("session", "S-stock", seconds)]
 
 
 @pytest.mark.parametrize("text", ["-1", "5001", "x", "", "1.5", "50&grace_ms=60"])

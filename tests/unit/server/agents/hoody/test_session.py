@@ -265,6 +265,28 @@ async def test_an_agent_that_floods_the_server_with_binds_is_ended() -> None:
         assert farewell.code == Code.CALM_DOWN
 
 
+async def test_a_bind_that_fails_for_no_known_reason_is_answered_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with agent_rig() as rig, rig.driver() as driver:
+        await driver.greet()
+        with monkeypatch.context() as defect:
+            defect.setattr(rig.base.registry, "_govern", fail)
+            bind = messages.Bind(client_bind_ref=7, kind="http", subdomain="shop")
+
+            await driver.send(frames.BIND, bind.encode())
+            refusal = messages.BindErr.decode(await driver.payload(frames.BIND_ERR))
+
+        assert (refusal.client_bind_ref, refusal.code, refusal.is_final) == (7, "INTERNAL", False)
+        assert "a defect" not in refusal.message
+        assert "bind failed" in caplog.messages
+        assert rig.base.registry.tunnels == {}
+        assert (await driver.bind(8, subdomain="shop")).bind_id  # the session goes on
+
+
 async def test_an_unbound_address_is_free_again() -> None:
     async with agent_rig() as rig, rig.driver() as driver:
         await driver.greet()
@@ -470,6 +492,50 @@ async def test_a_session_closed_by_order_is_told_why() -> None:
 
         farewell, closed = await driver.goodbye()
         assert (farewell.message, closed) == ("the token was deleted", 1002)
+
+
+async def test_an_agent_may_close_its_connections_itself_during_the_grace() -> None:
+    async with agent_rig() as rig, rig.driver() as driver:
+        tunnel = await bound(driver, rig)
+        session, receiver = only_session(rig), Received()
+        stream = session.upstream.open_stream(tunnel, receiver, "192.0.2.9:1")
+
+        await rig.base.registry.close_session(session, "closed by admin", grace_seconds=30.0)
+
+        farewell = messages.GoAway.decode(await driver.payload(frames.GOAWAY))
+        assert (farewell.code, farewell.message) == (Code.PROTOCOL_ERROR, "closed by admin")
+        assert receiver.reset is None
+        assert stream.is_open
+        with pytest.raises(NoSession):
+            session.upstream.open_stream(tunnel, Received(), "192.0.2.9:2")
+        await driver.send(frames.BIND, messages.Bind(client_bind_ref=2, kind="http").encode())
+        refusal = messages.BindErr.decode(await driver.payload(frames.BIND_ERR))
+        assert (refusal.client_bind_ref, refusal.code) == (2, "INTERNAL")
+        driver.break_off()
+        await until(lambda: receiver.reset is not None)
+        assert rig.base.registry.parked == {}
+        assert rig.agents.by_id == {}
+
+
+async def test_an_agent_that_stays_is_closed_when_the_grace_is_over() -> None:
+    async with agent_rig() as rig, rig.driver() as primary, rig.driver() as secondary:
+        hello = await primary.greet(capabilities=MULTI, max_connections=3)
+        join = messages.Join(
+            session_id=hello.session_id, index=1, nonce=hello.join_tickets[0].nonce
+        )
+        await secondary.send(frames.JOIN, join.encode())
+        await secondary.frame(frames.JOIN_OK)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+
+        await rig.base.registry.close_session(only_session(rig), "bye", grace_seconds=0.2)
+
+        farewell, closed = await primary.goodbye()
+        assert (farewell.message, closed) == ("bye", 1002)
+        # The loop's clock goes by whole milliseconds.
+        assert loop.time() - begun >= 0.195
+        assert await secondary.closed() == 1001
+        assert rig.agents.by_id == {}
 
 
 async def test_a_connection_that_is_refused_before_the_upgrade_is_not_opened() -> None:
