@@ -19,6 +19,7 @@ from moleport_server.domain.policy import Policy
 from moleport_server.domain.token import Credential, Token
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.errors import ConflictError, InvalidRequest, NotFoundError
+from moleport_server.store import statements as sql
 from moleport_server.store.base import (
     HistoryQuery,
     Lease,
@@ -37,139 +38,6 @@ from moleport_server.store.records import (
     token_columns,
 )
 from moleport_server.store.schema import state_schema
-
-_INSERT_INTO_TOKENS = """
-    INSERT INTO tokens (id, label, scope, access, limits, created_at, last_used_at, expires_at,
-                        suspended, owner_cluster, owner_namespace, owner_name, owner_uid,
-                        policy_ids, version)
-    VALUES (:id, :label, :scope, :access, :limits, :created_at, :last_used_at, :expires_at,
-            :suspended, :owner_cluster, :owner_namespace, :owner_name, :owner_uid,
-            :policy_ids, :version)
-"""
-_UPDATE_TOKENS = """
-    UPDATE tokens
-    SET label = :label, scope = :scope, access = :access, limits = :limits,
-        expires_at = :expires_at, suspended = :suspended, owner_cluster = :owner_cluster,
-        owner_namespace = :owner_namespace, owner_name = :owner_name, owner_uid = :owner_uid,
-        policy_ids = :policy_ids, version = version + 1
-    WHERE id = :id AND version = :version
-"""
-_MISSING_POLICIES = """
-    SELECT value FROM json_each(?) WHERE value NOT IN (SELECT id FROM policies) LIMIT 1
-"""
-_INSERT_INTO_CREDENTIALS = """
-    INSERT INTO credentials (token_id, revision, sha256, not_after, created_at, last_used_at)
-    VALUES (:token_id, :revision, :sha256, :not_after, :created_at, :last_used_at)
-"""
-_PUT_CREDENTIAL = f"""{_INSERT_INTO_CREDENTIALS}
-    ON CONFLICT (token_id, revision) DO UPDATE
-    SET not_after = excluded.not_after,
-        created_at = CASE sha256 WHEN excluded.sha256 THEN created_at
-                     ELSE excluded.created_at END,
-        last_used_at = CASE sha256 WHEN excluded.sha256 THEN last_used_at
-                       ELSE excluded.last_used_at END,
-        sha256 = excluded.sha256
-"""  # noqa: S608 - joined from constants
-_INSERT_INTO_POLICIES = """
-    INSERT INTO policies (id, owner_cluster, owner_namespace, owner_name, owner_uid, body, version)
-    VALUES (:id, :owner_cluster, :owner_namespace, :owner_name, :owner_uid, :body, :version)
-"""
-_UPDATE_POLICIES = """
-    UPDATE policies
-    SET owner_cluster = :owner_cluster, owner_namespace = :owner_namespace,
-        owner_name = :owner_name, owner_uid = :owner_uid, body = :body, version = version + 1
-    WHERE id = :id AND version = :version
-"""
-_LIST_POLICIES = """
-    WITH attached AS (
-        SELECT value AS id, COUNT(*) AS count FROM tokens, json_each(tokens.policy_ids)
-        GROUP BY value
-    )
-    SELECT policies.*, COALESCE(attached.count, 0) AS attached_tokens
-    FROM policies LEFT JOIN attached ON attached.id = policies.id
-    WHERE (:ids IS NULL OR policies.id IN (SELECT value FROM json_each(:ids)))
-          AND (:owner_cluster IS NULL OR owner_cluster = :owner_cluster)
-    ORDER BY policies.id
-"""
-_IS_ATTACHED = """
-    SELECT 1 FROM tokens, json_each(tokens.policy_ids) WHERE json_each.value = ? LIMIT 1
-"""
-_JOINED = """
-    SELECT tokens.*, revision, sha256, not_after,
-           credentials.created_at AS credential_created_at,
-           credentials.last_used_at AS credential_last_used_at,
-           (SELECT COUNT(*) FROM tunnel_log WHERE token_id = tokens.id) AS tunnel_count
-"""
-_TOKENS_PAGE = f"""{_JOINED}
-    FROM (SELECT * FROM tokens
-          WHERE (:after IS NULL OR created_at < :created_at
-                 OR (created_at = :created_at AND id > :after))
-                AND (:owner_cluster IS NULL OR owner_cluster = :owner_cluster)
-          ORDER BY created_at DESC, id LIMIT :limit) AS tokens
-    LEFT JOIN credentials ON credentials.token_id = tokens.id
-    ORDER BY tokens.created_at DESC, tokens.id, revision
-"""  # noqa: S608 - joined from constants
-_TOKEN_BY_ID = f"""{_JOINED}
-    FROM tokens LEFT JOIN credentials ON credentials.token_id = tokens.id
-    WHERE tokens.id = ? ORDER BY revision
-"""
-# The digest is of a random secret, so that the time of an index lookup tells nothing about it.
-_FIND_CREDENTIAL = f"""{_JOINED}
-    FROM credentials JOIN tokens ON tokens.id = credentials.token_id WHERE sha256 = ?
-"""
-_TOUCH_SLOTS = """
-    UPDATE credentials SET last_used_at = :at
-    WHERE token_id = :token_id AND revision = :revision
-          AND (last_used_at IS NULL OR last_used_at < :at)
-"""
-_TOUCH_OWNERS = """
-    UPDATE tokens SET last_used_at = :at
-    WHERE id = :token_id AND (last_used_at IS NULL OR last_used_at < :at)
-          AND EXISTS (SELECT 1 FROM credentials
-                      WHERE token_id = tokens.id AND revision = :revision)
-"""
-_SAVE_LEASE = """
-    INSERT OR REPLACE INTO leases (protocol, address, tunnel_id, token_id, session_id, bind_id,
-                                   settings, opened_at, until)
-    VALUES (:protocol, :address, :tunnel_id, :token_id, :session_id, :bind_id, :settings,
-            :opened_at, :until)
-"""
-_SAVE_SESSION = """
-    INSERT OR REPLACE INTO sessions (id, token_id, protocol, opened_at)
-    VALUES (:id, :token_id, :protocol, :opened_at)
-"""
-_ADD_LOG_ENTRY = """
-    INSERT INTO tunnel_log (id, tunnel_id, protocol, label, session_id, token_id, registered_at,
-                            unregistered_at)
-    VALUES (:id, :tunnel_id, :protocol, :label, :session_id,
-            (SELECT id FROM tokens WHERE id = :token_id), :registered_at, :unregistered_at)
-"""
-_CLOSE_LOG_ENTRIES = """
-    UPDATE tunnel_log SET unregistered_at = ? WHERE tunnel_id = ? AND unregistered_at IS NULL
-"""
-_HISTORY_FILTER = """
-    WHERE (:protocol IS NULL OR log.protocol = :protocol)
-          AND (:token_id IS NULL OR log.token_id = :token_id)
-          AND (:active IS NULL OR (log.unregistered_at IS NULL) = :active)
-"""
-_COUNT_HISTORY = f"SELECT COUNT(*) FROM tunnel_log AS log {_HISTORY_FILTER}"  # noqa: S608 - constants
-_LIST_HISTORY = f"""
-    SELECT log.*, tokens.label AS token_label
-    FROM tunnel_log AS log LEFT JOIN tokens ON tokens.id = log.token_id
-    {_HISTORY_FILTER}
-"""  # noqa: S608 - joined from constants
-_HISTORY_ORDER = {
-    ("started", False): "log.registered_at DESC, log.id",
-    ("started", True): "log.registered_at, log.id",
-    ("duration", False): "COALESCE(log.unregistered_at, :now) - log.registered_at DESC,"
-    " log.registered_at DESC, log.id",
-    ("duration", True): "COALESCE(log.unregistered_at, :now) - log.registered_at,"
-    " log.registered_at DESC, log.id",
-    ("protocol", False): "log.protocol DESC, log.registered_at DESC, log.id",
-    ("protocol", True): "log.protocol, log.registered_at DESC, log.id",
-}
-_MOST_ROWS = 2**63 - 1
-"""The largest integer of SQLite; callers may ask for more."""
 
 
 class SqliteStateStore:
@@ -220,9 +88,9 @@ class SqliteStateStore:
         async with self._database.transaction() as connection:
             await _require_policies(connection, columns["policy_ids"])
             try:
-                await connection.execute(_INSERT_INTO_TOKENS, columns)
+                await connection.execute(sql.INSERT_INTO_TOKENS, columns)
                 if credential is not None:
-                    await connection.execute(_INSERT_INTO_CREDENTIALS, asdict(credential))
+                    await connection.execute(sql.INSERT_INTO_CREDENTIALS, asdict(credential))
             except sqlite3.IntegrityError as error:
                 raise ConflictError("a token with this id or credential exists") from error
 
@@ -230,7 +98,7 @@ class SqliteStateStore:
         """See `TokenStore.replace_token`."""
         columns = token_columns(token) | {"version": version}
         async with self._database.transaction() as connection:
-            cursor = await connection.execute(_UPDATE_TOKENS, columns)
+            cursor = await connection.execute(sql.UPDATE_TOKENS, columns)
             if cursor.rowcount > 0:
                 await _require_policies(connection, columns["policy_ids"])
         return cursor.rowcount > 0
@@ -253,7 +121,7 @@ class SqliteStateStore:
                     raise InvalidRequest("the cursor names no token; start again without it")
                 ((created_at,),) = places
             rows = await connection.execute_fetchall(
-                _TOKENS_PAGE,
+                sql.TOKENS_PAGE,
                 {
                     "after": after,
                     "created_at": created_at,
@@ -266,14 +134,14 @@ class SqliteStateStore:
     async def get_token(self, token_id: str) -> TokenRow | None:
         """See `TokenStore.get_token`."""
         async with self._database.transaction() as connection:
-            rows = await connection.execute_fetchall(_TOKEN_BY_ID, [token_id])
+            rows = await connection.execute_fetchall(sql.TOKEN_BY_ID, [token_id])
         entries = read_token_rows(rows)
         return entries[0] if entries else None
 
     async def find_credential(self, sha256: str) -> tuple[Token, Credential] | None:
         """See `TokenStore.find_credential`."""
         async with self._database.transaction() as connection:
-            rows = list(await connection.execute_fetchall(_FIND_CREDENTIAL, [sha256]))
+            rows = list(await connection.execute_fetchall(sql.FIND_CREDENTIAL, [sha256]))
         return (read_token(rows[0]), read_credential(rows[0])) if rows else None
 
     async def delete_token(self, token_id: str) -> bool:
@@ -293,7 +161,7 @@ class SqliteStateStore:
             if not known:
                 raise NotFoundError("the token does not exist any more")
             try:
-                await connection.execute(_PUT_CREDENTIAL, asdict(credential))
+                await connection.execute(sql.PUT_CREDENTIAL, asdict(credential))
             except sqlite3.IntegrityError as error:
                 raise ConflictError("another credential has this digest") from error
         ((was_filled,),) = known
@@ -316,14 +184,14 @@ class SqliteStateStore:
             for (token_id, revision), at in used_at.items()
         ]
         async with self._database.transaction() as connection:
-            await connection.executemany(_TOUCH_SLOTS, uses)
-            await connection.executemany(_TOUCH_OWNERS, uses)
+            await connection.executemany(sql.TOUCH_SLOTS, uses)
+            await connection.executemany(sql.TOUCH_OWNERS, uses)
 
     async def create_policy(self, policy: Policy) -> None:
         """See `PolicyStore.create_policy`."""
         async with self._database.transaction() as connection:
             try:
-                await connection.execute(_INSERT_INTO_POLICIES, policy_columns(policy))
+                await connection.execute(sql.INSERT_INTO_POLICIES, policy_columns(policy))
             except sqlite3.IntegrityError as error:
                 raise ConflictError("a policy with this id exists") from error
 
@@ -331,7 +199,7 @@ class SqliteStateStore:
         """See `PolicyStore.replace_policy`."""
         async with self._database.transaction() as connection:
             cursor = await connection.execute(
-                _UPDATE_POLICIES, policy_columns(policy) | {"version": version}
+                sql.UPDATE_POLICIES, policy_columns(policy) | {"version": version}
             )
         return cursor.rowcount > 0
 
@@ -342,21 +210,21 @@ class SqliteStateStore:
         chosen = None if ids is None else json.dumps(list(ids))
         async with self._database.transaction() as connection:
             rows = await connection.execute_fetchall(
-                _LIST_POLICIES, {"ids": chosen, "owner_cluster": owner_cluster}
+                sql.LIST_POLICIES, {"ids": chosen, "owner_cluster": owner_cluster}
             )
         return [read_policy_row(row) for row in rows]
 
     async def delete_policy(self, policy_id: str) -> bool:
         """See `PolicyStore.delete_policy`."""
         async with self._database.transaction() as connection:
-            if list(await connection.execute_fetchall(_IS_ATTACHED, [policy_id])):
+            if list(await connection.execute_fetchall(sql.IS_ATTACHED, [policy_id])):
                 raise ConflictError("the policy is attached to tokens")
             cursor = await connection.execute("DELETE FROM policies WHERE id = ?", [policy_id])
         return cursor.rowcount > 0
 
     async def save_lease(self, lease: Lease) -> None:
         """See `LeaseStore.save_lease`."""
-        await self._save(_SAVE_LEASE, lease)
+        await self._save(sql.SAVE_LEASE, lease)
 
     async def delete_leases(self, tunnel_ids: Sequence[str]) -> None:
         """See `LeaseStore.delete_leases`."""
@@ -385,7 +253,7 @@ class SqliteStateStore:
 
     async def save_session(self, session: StoredSession) -> None:
         """See `LeaseStore.save_session`."""
-        await self._save(_SAVE_SESSION, session)
+        await self._save(sql.SAVE_SESSION, session)
 
     async def delete_session(self, session_id: str) -> None:
         """See `LeaseStore.delete_session`."""
@@ -402,7 +270,7 @@ class SqliteStateStore:
         """See `TunnelLogStore.add_log_entry`."""
         async with self._database.transaction() as connection:
             try:
-                await connection.execute(_ADD_LOG_ENTRY, asdict(entry))
+                await connection.execute(sql.ADD_LOG_ENTRY, asdict(entry))
             except sqlite3.IntegrityError as error:
                 raise ConflictError("a row of the tunnel log with this id exists") from error
 
@@ -412,7 +280,7 @@ class SqliteStateStore:
             return
         async with self._database.transaction() as connection:
             await connection.executemany(
-                _CLOSE_LOG_ENTRIES, [(at, tunnel_id) for tunnel_id in tunnel_ids]
+                sql.CLOSE_LOG_ENTRIES, [(at, tunnel_id) for tunnel_id in tunnel_ids]
             )
 
     async def query_history(self, query: HistoryQuery) -> tuple[list[TunnelLogEntry], int]:
@@ -421,28 +289,28 @@ class SqliteStateStore:
             "limit": _bounded(query.limit),
             "offset": _bounded(query.offset),
         }
-        order = _HISTORY_ORDER.get(
-            (query.sort_by, query.ascending), _HISTORY_ORDER["started", query.ascending]
+        order = sql.HISTORY_ORDER.get(
+            (query.sort_by, query.ascending), sql.HISTORY_ORDER["started", query.ascending]
         )
         async with self._database.transaction() as connection:
             rows = await connection.execute_fetchall(
-                f"{_LIST_HISTORY} ORDER BY {order} LIMIT :limit OFFSET :offset", parameters
+                f"{sql.LIST_HISTORY} ORDER BY {order} LIMIT :limit OFFSET :offset", parameters
             )
-            ((total,),) = await connection.execute_fetchall(_COUNT_HISTORY, parameters)
+            ((total,),) = await connection.execute_fetchall(sql.COUNT_HISTORY, parameters)
         return [TunnelLogEntry(**dict(row)) for row in rows], total
 
-    async def _save(self, sql: str, record: Lease | StoredSession) -> None:
+    async def _save(self, statement: str, record: Lease | StoredSession) -> None:
         async with self._database.transaction() as connection:
             try:
-                await connection.execute(sql, asdict(record))
+                await connection.execute(statement, asdict(record))
             except sqlite3.IntegrityError as error:
                 raise NotFoundError("the token does not exist any more") from error
 
 
 async def _require_policies(connection: aiosqlite.Connection, policy_ids: object) -> None:
-    for (missing,) in await connection.execute_fetchall(_MISSING_POLICIES, [policy_ids]):
+    for (missing,) in await connection.execute_fetchall(sql.MISSING_POLICIES, [policy_ids]):
         raise NotFoundError(f"there is no policy {missing}")
 
 
 def _bounded(count: int | None) -> int:
-    return _MOST_ROWS if count is None else max(0, min(count, _MOST_ROWS))
+    return sql.MOST_ROWS if count is None else max(0, min(count, sql.MOST_ROWS))
