@@ -1,0 +1,108 @@
+from typing import Any
+
+import pytest
+
+from helpers.operator_records import body
+from moleport_operator.cache import Cache
+from moleport_operator.errors import InvalidResource
+from moleport_operator.queue import Key
+from moleport_operator.resources import CLUSTER_POLICIES, POLICIES, TOKENS, read_meta
+
+ALL = {"targetRefs": [{"kind": "TunnelToken"}]}
+
+
+def meta(name: str = "shop", **fields: Any) -> Any:
+    return read_meta(body(name, **fields))
+
+
+def test_only_what_matters_is_a_change() -> None:
+    cache = Cache()
+
+    key, is_new = cache.put(TOKENS, body())
+    same = cache.put(TOKENS, body(status={"revision": 1}, resourceVersion="2"))[1]
+    edited = cache.put(TOKENS, body(generation=2))[1]
+
+    assert key == Key("tunneltokens", "default", "shop")
+    assert (is_new, same, edited) == (True, False, True)
+
+
+def test_managed_fields_are_not_kept() -> None:
+    cache = Cache()
+    key, _ = cache.put(TOKENS, body(managedFields=[{"manager": "kubectl"}]))
+
+    kept = cache.get(key)
+
+    assert kept is not None
+    assert "managedFields" not in kept["metadata"]
+
+
+def test_a_full_list_drops_what_it_does_not_have() -> None:
+    cache = Cache()
+    cache.put(TOKENS, body("old"))
+
+    gone = cache.replace_all(TOKENS, [body("new")])
+
+    assert [key.name for key in gone] == ["old"]
+    assert [key.name for key in cache.keys(TOKENS)] == ["new"]
+
+
+def test_policies_of_namespace_and_cluster_attach() -> None:
+    cache = Cache()
+    cache.set_namespace("default", {"tier": "dev"})
+    cache.put(POLICIES, body("mine", spec=ALL))
+    cache.put(POLICIES, body("theirs", namespace="other", spec=ALL))
+    refs = [{"kind": "Namespace", "selector": {"matchLabels": {"tier": "dev"}}}]
+    cache.put(CLUSTER_POLICIES, body("wide", namespace="", spec={"targetRefs": refs}))
+
+    assert {policy.name for policy in cache.policies_of(meta())} == {"mine", "wide"}
+
+
+def test_a_policy_counts_as_accepted_once_the_server_took_it() -> None:
+    cache = Cache()
+    cache.put(POLICIES, body("strict", spec=ALL))
+    assert not cache.policies_of(meta())[0].is_accepted
+
+    assert cache.set_accepted("uid-strict")
+    assert not cache.set_accepted("uid-strict")
+
+    assert cache.policies_of(meta())[0].is_accepted
+    cache.forget_accepted()
+    assert not cache.policies_of(meta())[0].is_accepted
+
+
+def test_the_quota_is_counted_anew_when_a_token_goes() -> None:
+    cache = Cache()
+    cache.put(POLICIES, body("one", spec=ALL | {"tokens": {"maxTokens": 1}}))
+    for name in ("a", "b"):
+        cache.put(TOKENS, body(name))
+    assert cache.has_quota()
+    assert cache.is_above_quota(meta("b"))
+
+    cache.remove(TOKENS, "default", "a")
+
+    assert not cache.is_above_quota(meta("b"))
+
+
+def test_an_unreadable_policy_is_named() -> None:
+    cache = Cache()
+    cache.put(POLICIES, body("odd", spec=ALL | {"tokens": {"maxLifetime": "soon"}}))
+
+    with pytest.raises(InvalidResource, match="policy odd"):
+        cache.policies_of(meta())
+
+
+def test_a_namespace_changes_only_with_its_labels() -> None:
+    cache = Cache()
+
+    assert cache.set_namespace("a", {"x": "1"})
+    assert not cache.set_namespace("a", {"x": "1"})
+    assert cache.set_namespace("a", None)
+
+
+def test_the_tokens_and_policies_of_each_other_are_found() -> None:
+    cache = Cache()
+    cache.put(TOKENS, body())
+    key, _ = cache.put(POLICIES, body("strict", spec=ALL))
+
+    assert cache.policy_keys_for(Key("tunneltokens", "default", "shop")) == [key]
+    assert cache.policy_keys_for(Key("tunneltokens", "other", "shop")) == []
