@@ -54,6 +54,8 @@ async def nothing_is_left(site: Site) -> None:
         ("oversize-frame", 5),
         ("truncated", 1),
         ("short-header", 1),
+        ("short-reset", 1),
+        ("goaway-bad", 1),
         ("endless-length", 5),
         ("type-high", 1),
         ("type-gap", 1),
@@ -87,8 +89,33 @@ async def test_a_broken_rule_ends_the_session_with_its_ports(
     assert "task failed" not in site.server.output
 
 
+@pytest.mark.parametrize("kind", ["oversize-message", "huge-message"])
+async def test_a_message_that_is_too_large_ends_the_session_with_its_ports(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack, kind: str
+) -> None:
+    await site.start_server()
+    client, port = await expose(stack, site, origin, *V2)
+
+    client.command("misbehave", kind)
+
+    await client.wait_event("socket_closed")
+    await nothing_is_left(site)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    assert "task failed" not in site.server.output
+
+
 @pytest.mark.parametrize(
-    "kind", ["type-optional", "window-over", "pong-unknown", "unbind-foreign", "late", "text"]
+    "kind",
+    [
+        "type-optional",
+        "window-over",
+        "pong-unknown",
+        "unbind-foreign",
+        "late",
+        "overrun-closed",
+        "text",
+    ],
 )
 async def test_what_is_odd_but_legal_changes_nothing(
     site: Site, origin: WebOrigin, stack: AsyncExitStack, kind: str
@@ -147,6 +174,34 @@ async def test_an_answer_that_breaks_off_is_cut(
     assert page.exit_code != 0
 
 
+async def test_a_frame_above_the_size_limit_in_an_answer_ends_the_session(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack
+) -> None:
+    await site.start_server()
+    client, port = await expose(stack, site, origin, *V2, "--response", "oversize-data")
+
+    page = await visit(site, port, "/size/3000000")
+
+    assert page.exit_code != 0
+    assert (await client.wait_event("goaway"))["code"] == 5
+    await nothing_is_left(site)
+
+
+async def test_a_request_that_is_never_answered_is_given_up(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack
+) -> None:
+    await site.start_server("limits.response_head_seconds=1")
+    client, port = await expose(stack, site, origin, *V2)
+
+    page = await visit(site, port, "/gated", "-i", "--max-time", "10")
+
+    assert page.text.startswith("HTTP/1.1 504 ")
+    assert client.exit_code is None
+    async with asyncio.timeout(STEP_SECONDS):
+        while (await site.api("GET", "/api/sessions"))[0]["open_streams"]:
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize("options", [("--wrong-socket",), ("--late-frames",)], ids=str)
 async def test_frames_on_the_wrong_socket_and_after_a_reset_do_no_harm(
     site: Site, origin: WebOrigin, stack: AsyncExitStack, options: tuple[str, ...]
@@ -179,6 +234,19 @@ async def test_a_bad_first_message_closes_the_connection(
     closed = await client.wait_event("socket_closed")
 
     assert closed["code"] in (1002, 1008)
+
+
+@pytest.mark.parametrize("first", ["silence", "text"])
+async def test_a_client_that_says_nothing_of_meaning_is_dropped_without_a_word(
+    site: Site, stack: AsyncExitStack, first: str
+) -> None:
+    await site.start_server("limits.first_frame_seconds=1")
+    client = await start_hoody(stack, site, "--first-message", first)
+
+    closed = await client.wait_event("socket_closed")
+
+    assert closed["code"] is None
+    assert client.events("answer") == []
 
 
 @pytest.mark.parametrize("offered", ["none", "hoody-tunnel.v3"])
