@@ -86,6 +86,7 @@ docs: $(TOOLS) ## Write the reference pages and pictures that are made from the 
 	$(BIN)/python -m moleport_server.config.reference docs/reference
 	$(BIN)/python -m moleport_server.metrics.reference
 	$(BIN)/python -m moleport_server.edge.reference
+	$(BIN)/python -m moleport_operator.reference
 	$(BIN)/python -m moleport_agent.cli.reference > docs/reference/cli.md
 	$(BIN)/python tools/terminal_picture.py
 

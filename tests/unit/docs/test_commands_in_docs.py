@@ -13,11 +13,16 @@ import click
 import pytest
 
 from moleport_agent.cli.app import moleport as agent_cli
+from moleport_operator.main import main as operator_cli
 from moleport_server.main import cli as server_cli
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS: dict[str, click.Command] = {"moleport": agent_cli, "moleport-server": server_cli}
+COMMANDS: dict[str, click.Command] = {
+    "moleport": agent_cli,
+    "moleport-server": server_cli,
+    "moleport-operator": operator_cli,
+}
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
