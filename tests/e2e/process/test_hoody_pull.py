@@ -145,3 +145,63 @@ async def test_where_pull_is_off_nobody_gets_a_port(site: Site, stack: AsyncExit
 
     assert refused["code"] == "FORBIDDEN"
     assert "hoody.pull" in refused["message"]
+
+
+async def test_a_connection_above_the_most_streams_is_dropped(
+    site: Site, stack: AsyncExitStack
+) -> None:
+    await site.start_server("hoody.max_streams=1")
+    service = await stack.enter_async_context(RawOrigin(echo))
+    client, port = await pull(stack, site, service)
+
+    async with await Visitor.connect(port) as first:
+        await echoes(first)
+        async with await Visitor.connect(port) as second:
+            await is_dropped(second)
+        await echoes(first)
+    async with asyncio.timeout(STEP_SECONDS):
+        while (await site.api("GET", "/api/sessions"))[0]["open_streams"]:
+            await asyncio.sleep(0.05)
+
+    async with await Visitor.connect(port) as third:
+        await echoes(third)
+    assert client.violations == []
+
+
+async def test_a_parked_port_stays_and_drops_who_may_not_wait(
+    site: Site, stack: AsyncExitStack
+) -> None:
+    await site.start_server("hold.per_tunnel=0")
+    service = await stack.enter_async_context(RawOrigin(echo))
+    client, port = await pull(stack, site, service, "--generation", "old")
+    since = len(client.lines)
+    client.command("drop")
+    await site.server.wait_line("session parked")
+
+    async with await Visitor.connect(port) as visitor:
+        await is_dropped(visitor)
+    client.command("resume")
+    resumed = await client.wait_event("connected", since=since)
+
+    assert resumed["resumed_binds"] == [
+        {"bindId": 1, "kind": "tcp", "mode": "pull", "containerPort": port}
+    ]
+    async with asyncio.timeout(STEP_SECONDS):
+        # Streams of a resumed session begin a moment after the answer to its HELLO.
+        while not (await site.api("GET", "/api/v1/tunnel/bindings"))["total"]:
+            await asyncio.sleep(0.02)
+    async with await Visitor.connect(port) as visitor:
+        await echoes(visitor)
+    assert client.violations == []
+
+
+async def echoes(visitor: Visitor) -> None:
+    visitor.send(b"ping")
+    async with asyncio.timeout(STEP_SECONDS):
+        assert await visitor.reader.readexactly(4) == b"ping"
+
+
+async def is_dropped(visitor: Visitor) -> None:
+    async with asyncio.timeout(STEP_SECONDS):
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await visitor.reader.readexactly(1)

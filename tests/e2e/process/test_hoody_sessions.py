@@ -60,6 +60,23 @@ async def test_a_client_that_lost_its_connection_resumes_and_visitors_are_held_m
     assert client.violations == []
 
 
+async def test_visitors_of_a_parked_port_that_may_not_wait_are_told_to_come_again(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack
+) -> None:
+    await site.start_server("hold.per_tunnel=0")
+    client, port = await expose(stack, site, origin, *NEW)
+    client.command("vanish")
+    await site.server.wait_line("session parked")
+
+    answer = await page(site, port, "-i")
+    overview = await site.api("GET", "/api/v1/tunnel/tunnels")
+    listed = await site.api("GET", "/api/v1/tunnel/sessions")
+
+    assert answer.startswith("HTTP/1.1 503 ")
+    assert "retry-after: 5" in answer.lower()
+    assert (overview["orphanedSessions"], listed["total"]) == (1, 0)
+
+
 async def test_a_session_is_resumed_while_its_old_socket_seems_alive(
     site: Site, origin: WebOrigin, stack: AsyncExitStack
 ) -> None:
