@@ -38,6 +38,7 @@ from moleport_server.edge.known_heads import REQUEST_LINE, RequestTemplate
 from moleport_server.edge.pool import UpstreamConnection
 from moleport_server.edge.refusals import Refusal
 from moleport_server.registry.live import Tunnel
+from moleport_wire.aio.resets import watch_while_paused
 from moleport_wire.aio.sockets import (
     abort_with_reset,
     format_peer,
@@ -280,6 +281,13 @@ class EdgeConnection:
             return False
         self._end_after_last()
         return True
+
+    def peer_left(self, *, is_broken: bool) -> None:
+        """End with a visitor that left while nothing is read, as `eof_received` would."""
+        # An end may be behind bytes that still matter; reading on will come to it.
+        may_matter = self._raw is not None or bool(self._waiting) or self._current is None
+        if is_broken or not may_matter:
+            self.abort()
 
     def pause_writing(self) -> None:
         """The visitor does not read."""
@@ -596,6 +604,7 @@ class EdgeConnection:
         self._pause_reasons += 1
         if self._pause_reasons == 1 and not self._transport.is_closing():
             self._transport.pause_reading()
+            watch_while_paused(self._transport)
 
     def resume_reading(self) -> None:
         """Take one reason to pause back."""

@@ -21,6 +21,7 @@ from moleport_server.errors import NoSession, PortTaken, UpstreamBusy
 from moleport_server.listening import bind_listener
 from moleport_server.registry.live import Tunnel
 from moleport_server.registry.upstream import ByteStream
+from moleport_wire.aio.resets import watch_while_paused
 from moleport_wire.aio.sockets import ReadBuffer, format_peer, keep_alive
 from moleport_wire.aio.splice import Splice
 from moleport_wire.hoody.frames import Code
@@ -213,6 +214,17 @@ class TcpConnection(Splice):
             return
         tunnel.request_count += 1
         self._join_or_hold()
+
+    def stream_pause_writing(self) -> None:
+        """Stop reading, but not to look whether the visitor is there."""
+        super().stream_pause_writing()
+        if self.transport is not None:
+            watch_while_paused(self.transport)
+
+    def peer_left(self, *, is_broken: bool) -> None:
+        """Pass a break on at once, though the agent has no room; an end keeps its turn behind the bytes."""
+        if is_broken:
+            self.end(Code.CANCEL, "connection broken")
 
     def stream_reset(self, code: int, reason: str) -> None:
         """Count how the stream died, and abort the visitor."""

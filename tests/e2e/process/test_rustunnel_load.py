@@ -7,6 +7,8 @@ is open, so the server has to keep below and queue. The client is a double (`hel
 import asyncio
 import hashlib
 import json
+import socket
+import struct
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from helpers.doubles.process import Double, start_rustunnel
 from helpers.origins import PATTERN, RawOrigin, WebOrigin, pattern_hash
 from helpers.site import Site
-from helpers.visits import Answer, Truncated, Visitor
+from helpers.visits import Answer, Truncated, Visitor, raw_connection
 
 HOST = "shop.localhost"
 MIB = 1024 * 1024
@@ -241,3 +243,39 @@ async def test_a_client_that_never_answers_is_not_given_more_than_it_can_hold(
 
     assert client.violations == []
     assert 200 in {task.result() for task in running}
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["http", "https"])
+async def test_a_visitor_that_leaves_an_upload_without_credit_frees_its_stream(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack, is_tls: bool
+) -> None:
+    # More than the stream's window, and little enough that the visitor's FIN fits behind it: one that
+    # is queued behind a full receive buffer never comes here.
+    client = await start_shop(stack, site, origin, "--never-grant")
+    port, tls = (site.https_port, site.tls()) if is_tls else (site.http_port, None)
+    async with await Visitor.connect(port, tls=tls, server_name=HOST if tls else None) as uploader:
+        uploader.send(
+            f"POST /upload HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 10000000\r\n\r\n".encode()
+            + PATTERN * 6
+        )
+        await wait_for_streams(client, 1)
+        # Not `close`, which waits for the server's goodbye when there is TLS.
+        uploader.writer.transport.abort()
+        await wait_for_streams(client, 0)
+
+
+async def test_a_visitor_that_resets_a_connection_without_credit_frees_its_stream(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack
+) -> None:
+    await site.start_server()
+    client = await start_rustunnel(
+        stack, site, f"tcp:127.0.0.1:{origin.port}", options=["--never-grant"]
+    )
+    await client.wait_event("attached")
+    with raw_connection(client.events("registered")[0]["assigned_port"]) as visitor:
+        visitor.settimeout(STEP_SECONDS)
+        visitor.sendall(PATTERN * 6)
+        await wait_for_streams(client, 1)
+        visitor.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    await wait_for_streams(client, 0)

@@ -36,6 +36,13 @@ class SocketOwner(Protocol):
     def resume_writing(self) -> None:
         """Go on."""
 
+    def peer_left(self, *, is_broken: bool) -> None:
+        """Know what reading cannot tell while it is paused; may come more than once.
+
+        Args:
+            is_broken: the connection was reset; otherwise its peer only ended its own direction.
+        """
+
 
 class SocketCallbacks(asyncio.BufferedProtocol):
     """Gives one owner's methods to a transport."""
@@ -46,11 +53,13 @@ class SocketCallbacks(asyncio.BufferedProtocol):
         "connection_made",
         "eof_received",
         "get_buffer",
+        "owner",
         "pause_writing",
         "resume_writing",
     )
 
     def __init__(self, owner: SocketOwner) -> None:
+        self.owner = owner
         # Assigned over methods on purpose: the slots hide those of the base class.
         self.connection_made = owner.connection_made  # type: ignore[method-assign]
         self.connection_lost = owner.connection_lost  # type: ignore[method-assign]

@@ -206,6 +206,9 @@ class Splice:
         if self._stream is not None:
             self._stream.resume_reading()
 
+    def peer_left(self, *, is_broken: bool) -> None:
+        """Do nothing: what it sent before its end is still to be passed on."""
+
     # StreamReceiver: the stream
 
     def stream_data(self, data: Payload) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from helpers.edge_rig import HOST, EdgeRig, chunked, edge_rig, get, post
 from helpers.loops import on_both_loops
 from helpers.upstream import ScriptedUpstream, SeenRequest, answer
+from helpers.visitor import Visitor
 from helpers.waiting import until
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.errors import NoSession, UpstreamBusy
@@ -291,6 +293,23 @@ async def test_an_agent_without_room_pauses_the_upload_until_it_has() -> None:
 
         await until(lambda: upstream.requests)
         assert upstream.requests[0].body == b"milkmilk"
+
+
+@pytest.mark.parametrize("leave", [Visitor.send_eof, Visitor.break_off], ids=["end", "reset"])
+async def test_a_visitor_that_leaves_while_its_upload_waits_for_room_resets_the_stream(
+    leave: Callable[[Visitor], None],
+) -> None:
+    upstream = ScriptedUpstream(respond=silent)
+    async with edge_rig(upstream) as rig, rig.visitor() as visitor:
+        visitor.send(get("/", "Content-Length: 100", method="POST") + b"milk")
+        await until(lambda: upstream.streams)
+        stream = upstream.streams[0]
+        stream.receiver.stream_pause_writing()
+        visitor.send(b"more milk")
+        leave(visitor)
+
+        await until(lambda: stream.reset_code is not None)
+        assert rig.tunnel.active == 0
 
 
 async def test_an_early_answer_passes_and_ends_the_connection_in_order() -> None:

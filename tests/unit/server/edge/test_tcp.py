@@ -17,7 +17,7 @@ from helpers.visitor import Visitor
 from helpers.waiting import until
 from moleport_server.access.descriptors import DescriptorBudget
 from moleport_server.edge.plain_listener import ProxyPreamble
-from moleport_server.edge.tcp import TcpEdge
+from moleport_server.edge.tcp import TcpConnection, TcpEdge
 from moleport_server.errors import PortTaken
 from moleport_server.metrics.instruments import EdgeMetrics
 from moleport_server.registry.live import Tunnel
@@ -25,6 +25,14 @@ from moleport_wire.hoody import frames, messages
 from moleport_wire.hoody.frames import Code
 from moleport_wire.hoody.window import ReceiveBudget
 from moleport_wire.proxy_protocol import Endpoint, serialize
+
+UPLOAD_BYTES = 1024 * 1024
+"""More than an agent takes without granting credit, and less than the kernel keeps besides."""
+
+
+def _is_reading(connection: TcpConnection) -> bool:
+    transport = connection.transport
+    return transport is not None and transport.is_reading()
 
 
 def free_port() -> int:
@@ -129,6 +137,39 @@ async def test_a_visitor_that_breaks_off_resets_the_stream() -> None:
         visitor.break_off()
 
         assert (await rig.driver.frame(frames.RESET))[1] == stream
+
+
+async def test_a_visitor_that_breaks_off_while_its_bytes_wait_for_credit_resets_the_stream() -> (
+    None
+):
+    async with tcp_rig() as rig, rig.visitor() as visitor:
+        stream = await rig.stream()
+        (connection,) = rig.edge.connections_of(rig.tunnel)
+        visitor.send(b"x" * UPLOAD_BYTES)
+        await until(lambda: not _is_reading(connection))
+
+        visitor.break_off()
+
+        assert (await rig.driver.frame(frames.RESET))[1] == stream
+
+
+async def test_a_half_close_behind_bytes_that_wait_for_credit_waits_with_them() -> None:
+    async with tcp_rig() as rig, rig.visitor() as visitor:
+        stream = await rig.stream()
+        (connection,) = rig.edge.connections_of(rig.tunnel)
+        visitor.send(b"x" * UPLOAD_BYTES)
+        await until(lambda: not _is_reading(connection))
+        visitor.send_eof()
+
+        received = 0
+        while (frame := await rig.driver.frame(frames.DATA, frames.EOF))[0] == frames.DATA:
+            received += len(frame[2])
+            for scope in (0, stream):
+                await rig.driver.send(frames.WINDOW, len(frame[2]).to_bytes(4, "big"), scope)
+        assert (frame[0], received) == (frames.EOF, UPLOAD_BYTES)
+        await rig.driver.send(frames.DATA, b"thanks", stream)
+        await rig.driver.send(frames.EOF, b"", stream)
+        assert await visitor.rest() == b"thanks"
 
 
 async def test_a_reset_stream_resets_the_visitor() -> None:

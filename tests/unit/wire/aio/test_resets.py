@@ -1,14 +1,18 @@
 import asyncio
 import contextlib
+import gc
 import socket
 import struct
+import weakref
 from collections.abc import AsyncIterator
 
 import aiofastnet
 import pytest
 import uvloop
 
-from moleport_wire.aio.resets import watch_for_reset
+from helpers.waiting import until
+from moleport_wire.aio.callbacks import SocketCallbacks
+from moleport_wire.aio.resets import watch_for_reset, watch_while_paused
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 STEP_SECONDS = 5.0
@@ -35,11 +39,53 @@ class Client(asyncio.Protocol):
             self.ended.set_result(exc)
 
 
+class Owner:
+    """Owns a socket, and reads when the test wants it to."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self.left: list[bool] = []
+        """What was told without reading: whether the connection was broken."""
+        self.received = 0
+        self.has_ended = False
+        self._buffer = memoryview(bytearray(1024))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # the loop's promise
+        watch_for_reset(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.has_ended = True
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.received += nbytes
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def peer_left(self, *, is_broken: bool) -> None:
+        self.left.append(is_broken)
+        if is_broken:
+            self.transport.abort()
+
+    def pause(self) -> None:
+        self.transport.pause_reading()
+        watch_while_paused(self.transport)
+
+
 @contextlib.asynccontextmanager
-async def connected(client: Client) -> AsyncIterator[socket.socket]:
+async def connected(client: Client | Owner) -> AsyncIterator[socket.socket]:
     loop = asyncio.get_running_loop()
+    protocol = client if isinstance(client, Client) else SocketCallbacks(client)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        await aiofastnet.create_connection(loop, lambda: client, *listening.getsockname())
+        await aiofastnet.create_connection(loop, lambda: protocol, *listening.getsockname())
         peer, _ = listening.accept()
         with peer:
             yield peer
@@ -113,3 +159,87 @@ def test_a_descriptor_that_is_used_again_is_watched_for_its_new_connection() -> 
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(check())
+
+
+@pytest.mark.parametrize("last_words", [b"", b"x" * 40_000])
+def test_a_reset_is_told_while_reading_is_paused(runner: asyncio.Runner, last_words: bytes) -> None:
+    async def check() -> None:
+        owner = Owner()
+        async with connected(owner) as peer:
+            await asyncio.sleep(0)  # aiofastnet starts to read behind `connection_made`
+            owner.pause()
+            reset(peer, last_words)
+            await until(lambda: owner.has_ended)
+        assert (owner.left, owner.received) == ([True], 0)
+
+    with runner:
+        runner.run(check())
+
+
+def test_an_end_is_told_while_reading_is_paused_and_its_bytes_are_still_there(
+    runner: asyncio.Runner,
+) -> None:
+    async def check() -> None:
+        owner = Owner()
+        async with connected(owner) as peer:
+            await asyncio.sleep(0)
+            owner.pause()
+            peer.send(b"bye")
+            peer.shutdown(socket.SHUT_WR)
+            await until(lambda: owner.left)
+            assert (owner.left, owner.received) == ([False], 0)
+            owner.transport.resume_reading()
+            await until(lambda: owner.has_ended)
+            assert owner.received == 3
+
+    with runner:
+        runner.run(check())
+
+
+def test_an_end_that_came_before_the_pause_is_told_too(runner: asyncio.Runner) -> None:
+    async def check() -> None:
+        owner = Owner()
+        async with connected(owner) as peer:
+            await asyncio.sleep(0)
+            owner.pause()
+            owner.transport.resume_reading()
+            peer.shutdown(socket.SHUT_WR)
+            owner.pause()
+            await until(lambda: owner.left)
+            owner.transport.resume_reading()
+            owner.pause()
+            await until(lambda: len(owner.left) == 2)
+
+    with runner:
+        runner.run(check())
+
+
+def test_who_reads_is_told_nothing_but_by_reading(runner: asyncio.Runner) -> None:
+    async def check() -> None:
+        owner = Owner()
+        async with connected(owner) as peer:
+            await asyncio.sleep(0)
+            owner.pause()
+            owner.transport.resume_reading()
+            peer.send(b"bye")
+            peer.close()
+            await until(lambda: owner.has_ended)
+        assert (owner.left, owner.received) == ([], 3)
+
+    with runner:
+        runner.run(check())
+
+
+def test_a_watch_ends_with_its_loop() -> None:
+    async def check() -> weakref.ref[asyncio.AbstractEventLoop]:
+        owner = Owner()
+        async with connected(owner):
+            await asyncio.sleep(0)
+            owner.pause()
+        return weakref.ref(asyncio.get_running_loop())
+
+    with asyncio.Runner() as runner:
+        loop = runner.run(check())
+    del runner
+    gc.collect()
+    assert loop() is None
