@@ -65,8 +65,10 @@ class ApiServer:
 
     async def aclose(self) -> None:
         """End both."""
-        await self.apiserver.aclose()
-        await self.etcd.aclose()
+        try:
+            await self.apiserver.aclose()
+        finally:
+            await self.etcd.aclose()
 
 
 async def start_apiserver(folder: Path) -> ApiServer:
