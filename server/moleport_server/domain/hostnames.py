@@ -69,7 +69,7 @@ def label_error(label: str) -> str | None:
     Length counts bytes. Upper case is fine here; `parse_label` lowers it.
     """
     if not MIN_LABEL_LENGTH <= len(label.encode("utf-8", "surrogatepass")) <= MAX_LABEL_LENGTH:
-        return f"subdomain '{label}' must be 3–63 characters long"  # noqa: RUF001 - the fixed text
+        return f"subdomain '{label}' must be 3–63 characters long"
     if label.startswith("-") or label.endswith("-"):
         return f"subdomain '{label}' must not start or end with a hyphen"
     # A few letters outside of ASCII have ASCII lower-case forms, hence the first condition.

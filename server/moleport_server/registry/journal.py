@@ -91,4 +91,9 @@ class Journal:
                 extra={"write": what, "error": str(error) or type(error).__name__},
             )
             return False
+        except Exception:
+            # The boundary of this task: a bug in one write must not end all later ones unseen.
+            self.failures += 1
+            logger.exception("store write broke, going on in memory", extra={"write": what})
+            return False
         return True

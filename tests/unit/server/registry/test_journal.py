@@ -58,6 +58,21 @@ async def test_a_failed_write_is_told_logged_and_counted_and_the_next_one_tried(
     assert [record.__dict__["error"] for record in caplog.records] == ["disk full"]
 
 
+async def test_a_bug_in_one_write_does_not_end_the_others(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = Disk()
+
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    assert not await journal.write("save lease", broken)
+    assert await journal.write("save lease", lambda: disk.write("b"))
+
+    assert journal.failures == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
 async def test_a_store_that_hangs_is_given_up(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
