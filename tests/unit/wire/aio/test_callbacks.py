@@ -36,7 +36,7 @@ class Owner:
         self.heard.append("eof")
         return False
 
-    def peer_left(self) -> None:
+    def peer_left(self, *, is_broken: bool) -> None:
         self.heard.append("left")
 
     def pause_writing(self) -> None:
