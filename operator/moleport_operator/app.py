@@ -23,7 +23,12 @@ from moleport_operator.informer import run_informer
 from moleport_operator.kube import Kube, NotFound, open_kube
 from moleport_operator.kube_cluster import KubeCluster
 from moleport_operator.lease import hold_lease
-from moleport_operator.metrics import Instruments, ObjectCollector, QueueCollector
+from moleport_operator.metrics import (
+    Instruments,
+    ObjectCollector,
+    QueueCollector,
+    watch_queue,
+)
 from moleport_operator.plan.records import (
     ConnectionFacts,
     DeleteToken,
@@ -57,6 +62,7 @@ async def run(settings: OperatorSettings) -> None:
     instruments = Instruments.make(registry)
     cache = Cache()
     queue = WorkQueue(clock, random.random)
+    watch_queue(queue, instruments)
     breaker = Breaker(clock)
     readiness = Readiness(breaker, settings)
     registry.register(QueueCollector(queue, settings.workers))

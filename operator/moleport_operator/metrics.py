@@ -36,6 +36,8 @@ class Instruments:
     terminal_errors: Counter
     panics: Counter
     reconcile_seconds: Histogram
+    queue_seconds: Histogram
+    work_seconds: Histogram
     server_requests: Counter
     issuances: Counter
     revocations: Counter
@@ -76,6 +78,20 @@ class Instruments:
                 "controller_runtime_reconcile_time_seconds",
                 "Time of a round.",
                 label,
+                buckets=SECONDS,
+                registry=registry,
+            ),
+            queue_seconds=Histogram(
+                "workqueue_queue_duration_seconds",
+                "Time that keys waited for a worker.",
+                ["name"],
+                buckets=SECONDS,
+                registry=registry,
+            ),
+            work_seconds=Histogram(
+                "workqueue_work_duration_seconds",
+                "Time that workers had keys.",
+                ["name"],
                 buckets=SECONDS,
                 registry=registry,
             ),
@@ -217,3 +233,9 @@ def _gauge(
     for values, value in rows:
         family.add_metric(list(values), float(value))
     return family
+
+
+def watch_queue(queue: WorkQueue, instruments: Instruments) -> None:
+    """Let a queue tell how long its keys wait and are worked on."""
+    queue.observe_wait = instruments.queue_seconds.labels(QUEUE).observe
+    queue.observe_work = instruments.work_seconds.labels(QUEUE).observe

@@ -14,7 +14,7 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
@@ -37,12 +37,10 @@ class Key:
 
 @dataclass(slots=True)
 class QueueCounts:
-    """What the metrics show; all only grow, but for those of `WorkQueue` itself."""
+    """What the metrics show; all only grow."""
 
     adds: int = 0
     retries: int = 0
-    waits: list[float] = field(default_factory=list)
-    """Seconds that keys waited for a worker; whoever reads them empties the list."""
 
 
 class WorkQueue:
@@ -70,6 +68,10 @@ class WorkQueue:
         self._order = count()
         self._wake = asyncio.Event()
         self.counts = QueueCounts()
+        self.observe_wait: Callable[[float], object] = lambda _seconds: None
+        """Told how long each key waited for a worker."""
+        self.observe_work: Callable[[float], object] = lambda _seconds: None
+        """Told how long a worker had each key."""
 
     @property
     def depth(self) -> int:
@@ -149,7 +151,7 @@ class WorkQueue:
 
     def done(self, key: Key) -> None:
         """Give a key back."""
-        self._working.pop(key)
+        self.observe_work(self._clock.monotonic() - self._working.pop(key))
         if key in self._again:
             self._again.discard(key)
             self.add(key)
@@ -169,7 +171,7 @@ class WorkQueue:
         if keys:
             self._ready[namespace] = keys  # at the end: the others are next
         now = self._clock.monotonic()
-        self.counts.waits.append(now - self._since.pop(key))
+        self.observe_wait(now - self._since.pop(key))
         self._working[key] = now
         if self._ready:
             self._wake.set()

@@ -4,7 +4,12 @@ from helpers.clock import FakeClock
 from helpers.operator_records import body
 from moleport_operator.breaker import Breaker
 from moleport_operator.cache import Cache
-from moleport_operator.metrics import Instruments, ObjectCollector, QueueCollector
+from moleport_operator.metrics import (
+    Instruments,
+    ObjectCollector,
+    QueueCollector,
+    watch_queue,
+)
 from moleport_operator.queue import Key, WorkQueue
 from moleport_operator.resources import TOKENS
 
@@ -48,6 +53,24 @@ def test_the_queue_is_shown_under_the_names_of_client_go() -> None:
         "workqueue_adds_total": 1,
         "workqueue_retries_total": 1,
     }
+
+
+async def test_it_is_told_how_long_keys_wait_and_are_worked_on() -> None:
+    registry, clock = CollectorRegistry(), FakeClock()
+    queue = WorkQueue(clock, lambda: 0.5)
+    watch_queue(queue, Instruments.make(registry))
+    key = Key("tunneltokens", "a", "x")
+
+    queue.add(key)
+    clock.advance(3)
+    assert await queue.take() == key
+    clock.advance(5)
+    queue.done(key)
+
+    for name, seconds in (("queue", 3), ("work", 5)):
+        metric = f"workqueue_{name}_duration_seconds"
+        assert registry.get_sample_value(f"{metric}_sum", {"name": "moleport"}) == seconds
+        assert registry.get_sample_value(f"{metric}_count", {"name": "moleport"}) == 1
 
 
 def test_rounds_are_counted_under_the_names_of_controller_runtime() -> None:

@@ -30,7 +30,7 @@ def name_taken(subdomain: str) -> str:
 def name_length(subdomain: str) -> str:
     """Return the text for a subdomain that is not 3 to 63 bytes long."""
     # The en dash is the family's.
-    return f"tunnel error: subdomain '{subdomain}' must be 3–63 characters long"  # noqa: RUF001
+    return f"tunnel error: subdomain '{subdomain}' must be 3–63 characters long"
 
 
 def name_hyphen(subdomain: str) -> str:
