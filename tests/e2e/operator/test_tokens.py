@@ -285,7 +285,7 @@ async def test_only_orphans_of_our_own_are_swept(cluster: Any) -> None:
     cluster.kubectl("delete", "ttok", "lost")
     await cluster.start_operator(resync=1)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while "lost" in await ours(cluster):
             await asyncio.sleep(0.2)
     assert (await ours(cluster))["kept"]["label"] == f"retained: {cluster.namespace}/kept"
