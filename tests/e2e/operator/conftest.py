@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ async def apiserver(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[A
 async def cluster(
     apiserver: ApiServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> AsyncIterator[Cluster]:
-    namespace = f"t{free_port()}"
+    namespace = f"t{secrets.token_hex(5)}"
     apiserver.kubectl("create", "namespace", namespace)
     async with Site(tmp_path) as site:
         cluster = Cluster(apiserver, site, namespace)
