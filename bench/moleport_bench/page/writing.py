@@ -37,6 +37,10 @@ says how the connection between agent and server is encrypted. moleport is measu
 installed from its wheel, TLS on the agent leg, capture and metrics on; one more row has captures off."""
 
 
+ENOUGH_ROUNDS = 3
+"""A median and a range need so many."""
+
+
 def write_page(record: Record, out: Path) -> None:
     """Write the page and the plots; plots that nothing belongs to any more go.
 
@@ -58,14 +62,32 @@ def write_page(record: Record, out: Path) -> None:
 def make_page(record: Record) -> str:
     """Return the page."""
     figures = [figure for figure in FIGURES if figure.name in set(record.figures())]
-    lines = [_INTRODUCTION, "", "## What was wanted, and what it became", ""]
-    lines += goal_lines(record)
+    lines = [_INTRODUCTION, "", *_caution(record, figures)]
+    lines += ["## What was wanted, and what it became", "", *goal_lines(record)]
     lines += ["", "## Who is ahead", "", *standing_lines(record, figures, PEERS), ""]
     lines += [*why_lines(record), "", "## Figures", "", _TERMS, ""]
     for figure in figures:
         lines += _section(record, figure)
     lines += _how(record)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _caution(record: Record, figures: Sequence[Figure]) -> Iterator[str]:
+    """Warn of figures that were measured too seldom, or from sources that no commit holds."""
+    few = [
+        figure.title.partition(":")[0]
+        for figure in figures
+        if any(0 < len(record.of(figure.name, peer.name)) < ENOUGH_ROUNDS for peer in PEERS)
+    ]
+    if few:
+        yield (
+            f"**Preliminary:** fewer than {ENOUGH_ROUNDS} rounds, so take these for an order of "
+            f"magnitude only: {', '.join(few)}."
+        )
+        yield ""
+    if any("dirty" in run.versions.get("moleport", "") for run in record.runs):
+        yield "**Preliminary:** some runs measured moleport with changes that no commit holds."
+        yield ""
 
 
 def make_plots(record: Record) -> Mapping[str, str]:

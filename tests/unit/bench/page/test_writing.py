@@ -17,6 +17,14 @@ def test_a_partial_run_tells_what_it_has_and_what_was_missing() -> None:
     assert "not measured |" in page
 
 
+def test_few_rounds_are_called_preliminary() -> None:
+    few = record_of("bulk", {"ssh": [{"down": 200.0}] * 2})
+    enough = record_of("bulk", {"ssh": [{"down": 200.0}] * 3})
+
+    assert "**Preliminary:** fewer than 3 rounds" in make_page(few)
+    assert "Preliminary" not in make_page(enough)
+
+
 def test_plots_of_figures_that_are_gone_are_removed(tmp_path: Path) -> None:
     record = record_of("bulk", {"ssh": [{"down": 200.0}]})
     (tmp_path / "benchmarks").mkdir()
