@@ -116,7 +116,9 @@ class KnownRequests:
     def find(self, data: bytes) -> RequestTemplate | None:
         """Return a template of its own for the connection that read `data`, or None."""
         end = data.find(b"\r\n")
-        known = self._templates.get(data[end:]) if end >= 0 else None
+        if end < 0 or len(data) - end > SHARED_BLOCK_BYTES:
+            return None
+        known = self._templates.get(data[end:])
         if known is None:
             return None
         return RequestTemplate(
