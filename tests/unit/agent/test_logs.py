@@ -22,7 +22,7 @@ def test_lines_go_to_whoever_shows_them() -> None:
 
     logging.getLogger("moleport_agent.session").warning("peer %s", "misbehaved")
     logging.getLogger("moleport_agent.session").debug("a detail")
-    logging.getLogger("another.library").warning("nothing of ours")
+    logging.getLogger("another.package").warning("nothing of ours")
 
     assert lines == ["peer misbehaved"]
 
