@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,11 @@ from moleport_wire.aio.websocket import Upgrade, UpgradeAnswer, server_protocol
 
 SECONDS = 5.0
 SUBPROTOCOL = "hoody-tunnel.v2"
+UPGRADE_HEAD = (
+    b"GET /x HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode() + b"\r\n\r\n"
+)
 
 
 class Recorder:
@@ -66,7 +72,10 @@ def accepting(recorder: Recorder) -> Callable[[Upgrade], UpgradeAnswer]:
 
 @asynccontextmanager
 async def upgrading_server(
-    decide: Callable[[Upgrade], UpgradeAnswer], *, handshake_seconds: float = SECONDS
+    decide: Callable[[Upgrade], UpgradeAnswer],
+    *,
+    handshake_seconds: float = SECONDS,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
     """Serve upgrades on a loopback port, which is yielded."""
     server = await aiofastnet.create_server(  # as the listeners of the product do
@@ -74,6 +83,7 @@ async def upgrading_server(
         lambda: server_protocol(decide, handshake_seconds=handshake_seconds),
         "127.0.0.1",
         0,
+        ssl=tls,
     )
     try:
         yield server.sockets[0].getsockname()[1]
@@ -91,11 +101,7 @@ class RawClient:
     @classmethod
     async def connect(cls, port: int) -> "RawClient":
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(
-            b"GET /x HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-            b"Sec-WebSocket-Protocol: " + SUBPROTOCOL.encode() + b"\r\n\r\n"
-        )
+        writer.write(UPGRADE_HEAD)
         async with asyncio.timeout(SECONDS):
             head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")

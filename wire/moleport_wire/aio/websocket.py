@@ -28,7 +28,7 @@ from moleport_wire.errors import WireError
 from moleport_wire.hoody.frames import MAX_MESSAGE_BYTES
 
 CLOSE_SECONDS: Final = 1.0
-"""How long an orderly close may take before the connection is dropped."""
+"""How long a peer may take to answer a close frame, and then to take an orderly end of the connection."""
 MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES
 READ_BUFFER_BYTES: Final = 2 * 1024
 """What an idle agent costs; the library doubles it for those that send more."""
@@ -71,9 +71,12 @@ class UpgradeRefused(WireError):
 class WebSocketTransport(picows.WSListener):
     """One WebSocket connection as a message transport."""
 
-    def __init__(self, receiver: MessageReceiver, *, quick_ack: bool = False) -> None:
+    def __init__(
+        self, receiver: MessageReceiver, *, quick_ack: bool = False, drops_faults: bool = False
+    ) -> None:
         self._receiver = receiver
         self._quick_ack = quick_ack
+        self._drops_faults = drops_faults
         self._forget_acks: Callable[[], None] | None = None
         self._ws: picows.WSTransport | None = None
         self._fragments: bytearray | None = None
@@ -121,7 +124,16 @@ class WebSocketTransport(picows.WSListener):
         text = reason.encode()[:123].decode("utf-8", "ignore").encode()
         ws.send_close(code, text)  # type: ignore[arg-type]  # takes any number
         # The peer answers with its own close frame and ends the connection; if it does not, we do.
+        self._close_timer = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self._close_socket)
+
+    def _close_socket(self) -> None:
+        """End in order a connection whose peer does not answer: it may read the close frame later.
+
+        An end without TLS's goodbye would mean to some peers that they should come back.
+        """
         self._close_timer = asyncio.get_running_loop().call_later(CLOSE_SECONDS, self.abort)
+        if self._ws is not None:
+            self._ws.disconnect()
 
     def abort(self) -> None:
         """Drop the connection now."""
@@ -180,7 +192,10 @@ class WebSocketTransport(picows.WSListener):
             return  # a continuation of a text message, which is ignored
         if len(fragments) + frame.payload_size > MAX_MESSAGE_BYTES:
             self._fragments = None
-            self.close(1009, "message too big")
+            if self._drops_faults:
+                self.cut()
+            else:
+                self.close(1009, "message too big")
             return
         fragments += frame.get_payload_as_memoryview()
         if frame.fin:
@@ -281,7 +296,9 @@ def server_protocol(
             )
         if decision.subprotocol is not None:
             decision.headers["Sec-WebSocket-Protocol"] = decision.subprotocol
-        transport = WebSocketTransport(decision.receiver, quick_ack=decision.quick_ack)
+        transport = WebSocketTransport(
+            decision.receiver, quick_ack=decision.quick_ack, drops_faults=decision.drops_faults
+        )
         if decision.drops_faults:
             faults.on_fault = transport.cut
         return picows.WSUpgradeResponseWithListener(

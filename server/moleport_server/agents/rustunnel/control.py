@@ -113,6 +113,8 @@ class ControlChannel:
         if not isinstance(first, messages.Auth):
             self._refuse(texts.EXPECTED_AUTH)
             return
+        # What follows has deadlines of its own.
+        self._cancel_timer()
         self._shared.tasks.start(self._log_in(first), "rustunnel login")
 
     async def _log_in(self, auth: messages.Auth) -> None:

@@ -1,7 +1,9 @@
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import aiofastnet
@@ -11,10 +13,12 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as library_connect
 from websockets.asyncio.server import ServerConnection, serve
 
+from helpers.certificates import TestAuthority
 from helpers.loops import on_both_loops
 from helpers.transport import (
     SECONDS,
     SUBPROTOCOL,
+    UPGRADE_HEAD,
     RawClient,
     Recorder,
     accepting,
@@ -164,6 +168,22 @@ async def test_fragments_beyond_the_limit_of_a_message_close_with_1009() -> None
 
 
 @on_both_loops
+async def test_fragments_beyond_the_limit_drop_those_who_must_not_be_closed() -> None:
+    recorder = Recorder()
+    answer = UpgradeAnswer(receiver=recorder, subprotocol=SUBPROTOCOL, drops_faults=True)
+    async with upgrading_server(lambda _: answer) as port:
+        client = await RawClient.connect(port)
+        client.send(BINARY, LARGEST, fin=False)
+        client.send(CONTINUATION, b"x")
+
+        assert await recorder.end() == (None, "connection lost")
+        with suppress(ConnectionError):
+            assert await client.receive_end() == b""
+        with suppress(ConnectionError):
+            await client.aclose()
+
+
+@on_both_loops
 async def test_one_frame_beyond_the_limit_ends_the_connection() -> None:
     recorder = Recorder()
     async with upgrading_server(accepting(recorder)) as port:
@@ -248,6 +268,38 @@ async def test_a_peer_that_does_not_answer_a_close_is_dropped() -> None:
         assert await recorder.end() == (None, "connection lost")
         assert asyncio.get_running_loop().time() - started >= CLOSE_SECONDS * 0.9
         await client.aclose()
+
+
+@on_both_loops
+async def test_a_peer_that_reads_a_close_late_still_finds_an_orderly_end(tmp_path: Path) -> None:
+    authority = TestAuthority(tmp_path)
+    files = authority.write("server", "localhost")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(files.certificate_file, files.key_file)
+    recorder = Recorder()
+
+    def connect_late(port: int) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+        return authority.client().wrap_socket(
+            plain, server_hostname="localhost", suppress_ragged_eofs=False
+        )
+
+    def read_to_end(client: ssl.SSLSocket) -> bytes:
+        received = b""
+        while piece := client.recv(4096):  # raises when TLS's goodbye is missing
+            received += piece
+        return received
+
+    async with upgrading_server(accepting(recorder), tls=tls) as port:
+        with await asyncio.to_thread(connect_late, port) as client:
+            await asyncio.to_thread(client.sendall, UPGRADE_HEAD)
+            transport = await recorder.transport()
+            transport.close(1000, "bye")
+            await recorder.end()
+
+            received = await asyncio.to_thread(read_to_end, client)
+
+    assert received.endswith((1000).to_bytes(2, "big") + b"bye")
 
 
 @on_both_loops

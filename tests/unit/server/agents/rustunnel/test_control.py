@@ -4,6 +4,7 @@ import pytest
 
 from helpers.rustunnel_rig import ADMIN_SECRET, SECRET, rustunnel_rig
 from helpers.waiting import until
+from moleport_server.agents.rustunnel import session as session_module
 from moleport_server.agents.rustunnel.control import MAX_MESSAGE_BYTES, MAX_UNREAD_BYTES
 from moleport_server.domain.token import Grant
 from moleport_server.errors import StoreError
@@ -141,6 +142,24 @@ async def test_a_limit_of_agents_counts_only_those_who_answer() -> None:
 
         assert dead.transport.is_aborted
         assert len(rig.base.registry.sessions) == 1
+
+
+async def test_a_client_waits_longer_for_its_admission_than_it_may_take_to_speak(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_module, "PROBE_SECONDS", 0.3)
+    async with rustunnel_rig(first_frame_seconds=0.1) as rig:
+        await rig.issue("one", token_id="token-2", max_agents=1)
+        dead = rig.client()
+        await dead.log_in("one")
+        await dead.register()
+        dead.attach()
+
+        client = rig.client()
+        await client.log_in("one")
+
+        assert dead.transport.is_aborted
+        assert not client.transport.is_aborted
 
 
 async def test_a_client_that_is_lost_while_its_token_is_checked_leaves_nothing() -> None:
