@@ -90,18 +90,24 @@ docs: $(TOOLS) ## Write the reference pages and pictures that are made from the 
 	$(BIN)/python -m moleport_agent.cli.reference > docs/reference/cli.md
 	$(BIN)/python tools/terminal_picture.py
 
-# One program with kube-apiserver, etcd and kubectl, from their Go modules: some minutes once, and a cache of
-# 5 GB that `go clean -cache -modcache` removes. Tests that need it are skipped without it.
-KUBETEST := $(HOME)/.cache/moleport/kubetest/kubetest
-KUBERNETES := 1.34.4
-
+# One program with every part of Kubernetes and etcd, from their Go modules: some minutes once, and a
+# cache of 5 GB that `go clean -cache -modcache` removes. Tests that need it are skipped without it.
 .PHONY: kubetest
-kubetest: $(KUBETEST) ## Build the kube-apiserver and etcd that the tests of the operator run against (needs Go)
+kubetest: ## Build the kube-apiserver and etcd that the tests of the operator run against (needs Go)
+	@tests/e2e/cluster/kind/build-kubernetes
 
-$(KUBETEST): tools/kube_apiserver/go.mod tools/kube_apiserver/go.sum tools/kube_apiserver/main.go
-	@command -v go >/dev/null || { echo "make kubetest: Go 1.24 or newer is missing" >&2; exit 1; }
-	@mkdir -p $(@D)
-	cd tools/kube_apiserver && CGO_ENABLED=0 nice go build -trimpath -o $@ -ldflags "-s -w $(foreach package,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(package).gitVersion=v$(KUBERNETES) -X $(package).gitMajor=1 -X $(package).gitMinor=34)" .
+.PHONY: image
+image: ## Build the container image with Docker or Podman (BASE_IMAGE=… BUILD_IMAGE=… for other bases)
+	@image/build
+
+# What the image is made of, with hashes. Python 3.13 on Linux is what it runs.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate --python-version 3.13 --python-platform linux --custom-compile-command "make lock"
+
+.PHONY: lock
+lock: $(TOOLS) ## Pin the newest libraries that the image may use, in image/*.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group lock
+	$(LOCK) --extra server --extra operator --output-file image/runtime.lock pyproject.toml
+	$(LOCK) --allow-unsafe --group image --output-file image/build.lock
 
 .PHONY: clean
 clean: ## Remove .venv and everything that tools leave behind

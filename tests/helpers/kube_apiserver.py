@@ -7,6 +7,7 @@ Nobody collects garbage or binds service accounts here: those controllers are ot
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import subprocess
 import urllib.error
@@ -19,7 +20,8 @@ import yaml
 
 from helpers.processes import Running, free_port
 
-PROGRAM = Path.home() / ".cache" / "moleport" / "kubetest" / "kubetest"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")  # noqa: TID251  # as the scripts that fill it
+PROGRAM = CACHE / "moleport" / "kubernetes" / "kubernetes"
 SKIP = f"no kube-apiserver at {PROGRAM}: make kubetest builds it (needs Go, some minutes)"
 START_SECONDS = 60.0
 ADMIN, OPERATOR = "admin-token", "operator-token"
