@@ -7,13 +7,15 @@ profiles and settings of the machine stay outside.
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import random
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -195,21 +197,39 @@ def command(name: str) -> Path:
     return Path(sys.executable).with_name(name)
 
 
-def free_port_base() -> int:
-    """Find a block of ports for one server that nobody listens on now."""
+@contextlib.contextmanager
+def port_block() -> Iterator[int]:
+    """Keep a block of ports for one server and give its first one.
+
+    A server that is down for a moment has its ports back afterwards: a lock on a file keeps other test
+    processes of this machine away from the whole block.
+    """
+    locks = Path(tempfile.gettempdir(), "moleport-test-ports")
+    locks.mkdir(exist_ok=True)
     bases = list(range(FIRST_PORT, LAST_PORT - PORTS_PER_SERVER, PORTS_PER_SERVER))
     random.shuffle(bases)
     for base in bases:
-        try:
-            with ExitStack() as stack:
-                for port in (*range(base, base + 5), *range(base + 100, base + 200)):
-                    listening = stack.enter_context(socket.socket())
-                    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    listening.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return base
+        with (locks / str(base)).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if _is_free(base):
+                yield base
+                return
     raise AssertionError("no block of free ports")
+
+
+def _is_free(base: int) -> bool:
+    try:
+        with ExitStack() as stack:
+            for port in (*range(base, base + 5), *range(base + 100, base + 200)):
+                listening = stack.enter_context(socket.socket())
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 import aiohttp
 
-from helpers.processes import PATIENCE_SECONDS, Agent, Running, Server, command, free_port_base
+from helpers.processes import PATIENCE_SECONDS, Agent, Running, Server, command, port_block
 
 _Process = TypeVar("_Process", bound=Running)
 
@@ -40,12 +40,12 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.base = free_port_base()
         self.data_dir = directory / "data"
         self.config_dir = directory / "config"
         self.running: list[Running] = []
         self.server: Server
         self._stack = AsyncExitStack()
+        self.base = self._stack.enter_context(port_block())
 
     async def __aenter__(self) -> Self:
         return self
