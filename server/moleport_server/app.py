@@ -256,8 +256,10 @@ class _Server:
             tasks=tasks,
         )
         tcp.registry = registry
-        registry.on_tunnel_closed = lambda tunnel: captures.forget(tunnel.id)
-        registry.observer = LifecycleCounts(agent_metrics, RegistryMetrics.create(prometheus))
+        registry.notices.on_tunnel_closed = lambda tunnel: captures.forget(tunnel.id)
+        registry.notices.observer = LifecycleCounts(
+            agent_metrics, RegistryMetrics.create(prometheus)
+        )
 
         admin = AdminToken(
             None if settings.auth.admin_token is None else settings.auth.admin_token.reveal(),
@@ -428,7 +430,7 @@ class _Server:
         stack.callback(front.close)
 
         live_rules = LiveRules(edge, tcp, registry.tunnels, clock)
-        registry.on_rules_changed = live_rules.rules_changed
+        registry.notices.on_rules_changed = live_rules.rules_changed
         await registry.restore()
         background.start(_every(SWEEP_SECONDS, _sweep(watch)), "sweep stalled streams")
         background.start(_every(FLUSH_SECONDS, authenticator.flush), "flush token use")

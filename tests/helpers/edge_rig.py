@@ -28,9 +28,10 @@ from moleport_server.edge.plain_listener import ProxyPreamble, listen
 from moleport_server.listening import bind_listener
 from moleport_server.metrics.instruments import EdgeMetrics
 from moleport_server.registry.addresses import PublicAddresses
+from moleport_server.registry.claim import Claim
 from moleport_server.registry.journal import Journal
 from moleport_server.registry.live import Session, Tunnel
-from moleport_server.registry.registry import Claim, Registry, RegistrySettings
+from moleport_server.registry.registry import Registry, RegistrySettings
 from moleport_server.store.base import StateStore
 from moleport_server.store.memory import MemoryStateStore
 from moleport_wire.aio.tasks import TaskOwner

@@ -125,7 +125,7 @@ class HttpEdge:
         self._prefix = request_id_prefix.encode()
         self._count = itertools.count(1).__next__
         self._timer: asyncio.TimerHandle | None = None
-        registry.on_agent_left = lambda tunnel: self.pool.drop(tunnel, "the agent left")
+        registry.notices.on_agent_left = lambda tunnel: self.pool.drop(tunnel, "the agent left")
 
     def start(self) -> None:
         """Begin to watch deadlines; `close` ends it."""

@@ -36,6 +36,12 @@ class PublicAddresses:
         """Return the URL of a TCP tunnel."""
         return f"tcp://{self.tcp_host}:{port}"
 
+    def url(self, hostname: str | None, port: int | None) -> str:
+        """Return the URL of a tunnel with this host name or this TCP port; empty if it has neither."""
+        if hostname is not None:
+            return self.http_url(hostname)
+        return "" if port is None else self.tcp_url(port)
+
 
 def _url(scheme: str, hostname: str, port: int) -> str:
     return f"{scheme}://{hostname}" + ("" if port == _DEFAULT_PORTS[scheme] else f":{port}")

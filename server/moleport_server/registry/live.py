@@ -1,7 +1,7 @@
 """The live objects: a session is an authenticated agent, a tunnel is one upstream with its address.
 
-Plain state with identity, changed only by `registry.Registry` (counters: by the edge). A tunnel
-outlives its session while it is leased: `session` is then None and `lease_until` is set.
+Plain state with identity, changed only within this package (counters: by the edge). A tunnel outlives
+its session while it is leased: `session` is then None and `lease_until` is set.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class Session:
     agent: str = ""
     """What the agent says it is, for people."""
 
+    @property
+    def peer_host(self) -> str:
+        """The IP address that it connected from."""
+        return self.peer.rpartition(":")[0]
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Tunnel:
@@ -77,6 +82,8 @@ class Tunnel:
     """Monotonic seconds; None while the session is live."""
     may_hold: bool = True
     """Whether visitors wait while the agent is away; False after a clean goodbye."""
+    evicted_at: float | None = None
+    """Monotonic seconds; when it was last taken from an agent that was alive elsewhere."""
     request_count: int = 0
     """Requests (HTTP) or connections (TCP) that reached the tunnel."""
     bytes_in: int = 0

@@ -12,7 +12,7 @@ from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.edge.tcp import TcpEdge
 from moleport_server.metrics.instruments import EdgeMetrics
 from moleport_server.readings import make_readings
-from moleport_server.registry.registry import Claim
+from moleport_server.registry.claim import Claim
 from moleport_server.store.memory import MemoryCaptureStore
 from moleport_wire.hoody.window import ReceiveBudget
 

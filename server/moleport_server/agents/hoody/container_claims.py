@@ -4,8 +4,8 @@ from typing import Final
 
 from moleport_server.agents.hoody.refusals import InvalidHost, InvalidKind
 from moleport_server.domain.tunnel import ContainerMode, TunnelProtocol
+from moleport_server.registry.claim import Claim
 from moleport_server.registry.container_ports import ContainerClaim, Contest
-from moleport_server.registry.registry import Claim
 from moleport_wire.hoody import messages
 
 LOOPBACKS: Final = ("127.0.0.1", "::1")

@@ -20,10 +20,10 @@ from moleport_server.errors import (
     Unauthenticated,
     UpstreamBusy,
 )
+from moleport_server.registry.claim import Claim
 from moleport_server.registry.container_ports import Contest
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import SessionEnd
-from moleport_server.registry.registry import Claim
 from moleport_wire.aio.muxer import LinkPort
 from moleport_wire.errors import RemoteProtocolError
 from moleport_wire.hoody import frames, messages

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from moleport_server.agents.hoody.refusals import bind_refusal
 from moleport_server.errors import NoSession, ServerError, UpstreamBusy
+from moleport_server.registry.claim import Claim
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import SessionEnd
-from moleport_server.registry.registry import Claim
 from moleport_server.registry.upstream import ByteStream, WaitingStream
 from moleport_wire.aio.muxer import LinkPort
 from moleport_wire.aio.transport import MessageTransport

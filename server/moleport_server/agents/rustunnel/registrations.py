@@ -14,8 +14,8 @@ from uuid import UUID
 from moleport_server.agents.rustunnel.refusals import registration_refusal, unsupported_protocol
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.errors import ServerError
+from moleport_server.registry.claim import Claim
 from moleport_server.registry.live import Session, Tunnel
-from moleport_server.registry.registry import Claim
 from moleport_wire.rustunnel import messages, texts
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from moleport_server.agents.rustunnel.pings import Pings
 from moleport_server.agents.rustunnel.registrations import Registrations
 from moleport_server.agents.rustunnel.stalls import Stalls
 from moleport_server.errors import NoSession, UpstreamBusy
+from moleport_server.registry.contests import PROBE_SECONDS
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import SessionEnd
-from moleport_server.registry.registry import PROBE_SECONDS
 from moleport_server.registry.upstream import WaitingStream
 from moleport_wire.aio.muxer import YamuxPort
 from moleport_wire.errors import RemoteProtocolError, StreamBusy, TransportLost
@@ -298,7 +298,7 @@ class RustunnelSession:
                 self._wanted = {one: self._wanted[one] for one in data.mux.waiting_streams}
             # Idle streams of another tunnel of this client could keep the place for a minute.
             for other in self.record.tunnels.values():
-                self._shared.registry.on_agent_left(other)
+                self._shared.registry.notices.on_agent_left(other)
         return stream
 
     def report(
@@ -319,7 +319,7 @@ class RustunnelSession:
         """Give idle streams up; no word of the protocol would spare those that run."""
         self._is_draining = True
         for tunnel in self.record.tunnels.values():
-            self._shared.registry.on_agent_left(tunnel)
+            self._shared.registry.notices.on_agent_left(tunnel)
 
     def end(self, code: int, reason: str, grace_seconds: float = 0.0) -> None:
         """End the session: the client comes back after `Code.NONE`, else it is gone for good."""

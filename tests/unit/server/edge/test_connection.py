@@ -13,7 +13,7 @@ from helpers.upstream import ScriptedUpstream, answer
 from helpers.waiting import until
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.edge.connection import MAX_PIPELINED
-from moleport_server.registry.registry import Claim
+from moleport_server.registry.claim import Claim
 
 
 async def test_a_request_reaches_the_service_and_its_answer_the_visitor() -> None:

@@ -18,9 +18,9 @@ from moleport_server.edge.container import TunnelListeners
 from moleport_server.edge.tcp import TcpEdge
 from moleport_server.errors import PortTaken
 from moleport_server.metrics.instruments import EdgeMetrics
+from moleport_server.registry.claim import Claim
 from moleport_server.registry.container_ports import ContainerClaim, ContainerPortSettings
 from moleport_server.registry.live import Session, Tunnel
-from moleport_server.registry.registry import Claim
 
 PORTS = ContainerPortSettings(expose=True, expose_host="127.0.0.1", pull=True)
 GET = b"GET /%b HTTP/1.1\r\nHost: any.name\r\n\r\n"
@@ -41,7 +41,7 @@ async def container_rig() -> AsyncIterator[tuple[EdgeRig, TunnelListeners, Sessi
         tcp.registry = rig.registry
         listeners = TunnelListeners(tcp)
         listeners.edge = rig.edge
-        rig.registry._listeners = listeners
+        rig.registry._tunnels._listeners = listeners
         yield rig, listeners, rig.base.session(upstream=ScriptedUpstream())
         tcp.close_all()
         listeners.drain()

@@ -17,7 +17,7 @@ from helpers.visitor import Visitor
 from helpers.waiting import until
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.errors import NoSession, UpstreamBusy
-from moleport_server.registry.registry import Claim
+from moleport_server.registry.claim import Claim
 from moleport_wire.hoody.frames import Code
 from moleport_wire.passwords import hash_password
 
@@ -564,7 +564,7 @@ async def test_a_hold_ends_with_the_lease() -> None:
         await until(lambda: rig.registry.holds.count == 1)
 
         rig.clock.advance(61)
-        rig.registry._end_leases()
+        rig.registry._leases.end_due()
 
         reply = await visitor.answer()
         assert reply.status == 404

@@ -8,7 +8,7 @@ from helpers.edge_rig import DOMAIN, chunked, edge_rig, get
 from helpers.upstream import ScriptedUpstream, answer
 from helpers.waiting import until
 from moleport_server.domain.tunnel import TunnelProtocol
-from moleport_server.registry.registry import Claim
+from moleport_server.registry.claim import Claim
 
 
 async def test_a_name_that_nobody_has_is_not_found_and_says_so_to_people_and_programs() -> None:

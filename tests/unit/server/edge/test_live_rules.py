@@ -16,8 +16,8 @@ from moleport_server.domain.token import Limits
 from moleport_server.domain.tunnel import OPEN, TunnelProtocol, VisitorRules
 from moleport_server.edge.live_rules import LiveRules
 from moleport_server.edge.throttle import ThrottledStream
+from moleport_server.registry.claim import Claim
 from moleport_server.registry.live import Tunnel
-from moleport_server.registry.registry import Claim
 
 DENIED = VisitorRules(denied_cidrs=(ip_network("127.0.0.0/8"),))
 

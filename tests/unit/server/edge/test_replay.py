@@ -10,7 +10,7 @@ from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.edge import replay
 from moleport_server.edge.replay import Replayer
 from moleport_server.errors import InvalidRequest, NoSession, UpstreamLost, UpstreamRefused
-from moleport_server.registry.registry import Claim
+from moleport_server.registry.claim import Claim
 from moleport_wire.hoody.frames import Code
 
 

@@ -223,7 +223,7 @@ async def test_a_held_visitor_is_reset_when_nobody_comes() -> None:
             await until(lambda: rig.agents.base.registry.holds.count == 1)
 
             rig.agents.base.clock.advance(61)
-            rig.agents.base.registry._end_leases()
+            rig.agents.base.registry._leases.end_due()
 
             with pytest.raises(ConnectionError):
                 await visitor.rest()

@@ -43,3 +43,19 @@ def test_who_asks_for_https_gets_it_where_there_is_any(
     )
 
     assert addresses.https_url("shop.example.com") == url
+
+
+@pytest.mark.parametrize(
+    ("hostname", "port", "url"),
+    [
+        pytest.param("shop.example.com", None, "https://shop.example.com", id="name"),
+        pytest.param(None, 20_001, "tcp://example.com:20001", id="port"),
+        pytest.param(None, None, "", id="container port alone"),
+    ],
+)
+def test_a_tunnel_has_the_url_of_its_address(
+    hostname: str | None, port: int | None, url: str
+) -> None:
+    addresses = PublicAddresses(scheme="https", port=443, tcp_host="example.com")
+
+    assert addresses.url(hostname, port) == url

@@ -18,6 +18,7 @@ from moleport_server.errors import (
     QuotaExceeded,
     UnavailableError,
 )
+from moleport_server.registry.claim import Claim
 from moleport_server.registry.container_ports import (
     ContainerClaim,
     ContainerPorts,
@@ -26,7 +27,6 @@ from moleport_server.registry.container_ports import (
 )
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import SessionEnd
-from moleport_server.registry.registry import Claim
 from moleport_server.store.base import StateStore
 from moleport_server.store.memory import MemoryStateStore
 
@@ -330,7 +330,7 @@ async def test_a_lease_that_ends_leaves_a_tombstone() -> None:
         rig.registry.lose_session(session, "gone", is_clean=False)
 
         rig.clock.advance(61)
-        rig.registry._end_leases()
+        rig.registry._leases.end_due()
 
         assert session.id in rig.registry.tombstones
         assert rig.registry.container_ports.holder(30_000) is None

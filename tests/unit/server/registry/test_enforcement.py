@@ -15,9 +15,9 @@ from moleport_server.domain.policy import Policy
 from moleport_server.domain.token import Credential, Grant, Limits, Token
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.errors import StoreError
+from moleport_server.registry.claim import Claim
 from moleport_server.registry.enforcement import Enforcement
 from moleport_server.registry.live import Session, Tunnel
-from moleport_server.registry.registry import Claim
 from moleport_server.store.base import TokenRow
 from moleport_server.store.memory import MemoryStateStore
 
@@ -98,7 +98,7 @@ async def world_of(**settings: Any) -> AsyncIterator[World]:
             limiter=KeyedLimiter(1.0, 10, rig.clock),
         )
         changed: list[Tunnel] = []
-        rig.registry.on_rules_changed = changed.append
+        rig.registry.notices.on_rules_changed = changed.append
         enforcement = Enforcement(rig.registry, authenticator, rig.clock)
         yield World(rig, store, authenticator, enforcement, changed)
 

@@ -7,6 +7,7 @@ import pytest
 from helpers.edge_rig import RegistryRig, registry_rig
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.errors import InvalidRequest, NameTaken, QuotaExceeded
+from moleport_server.registry.claim import Claim
 from moleport_server.registry.live import Session, Tunnel
 from moleport_server.registry.observer import (
     ClaimResult,
@@ -16,7 +17,6 @@ from moleport_server.registry.observer import (
     TunnelEnd,
     Unobserved,
 )
-from moleport_server.registry.registry import Claim
 
 SHOP = Claim(protocol=TunnelProtocol.HTTP, subdomain="shop")
 
@@ -46,7 +46,7 @@ class Notes:
 async def open_shop(rig: RegistryRig) -> tuple[Notes, Session, Tunnel]:
     notes = Notes()
     observer: RegistryObserver = notes
-    rig.registry.observer = observer
+    rig.registry.notices.observer = observer
     session = rig.session()
     tunnel = await rig.registry.claim(session, 1, SHOP)
     assert notes.words == ["session opened", "http claim opened"]
@@ -81,7 +81,7 @@ async def test_an_agent_that_never_comes_back_loses_its_tunnel() -> None:
         notes, session, _ = await open_shop(rig)
         rig.registry.lose_session(session, "broken frame", is_clean=True, cause=SessionEnd.PROTOCOL)
         rig.clock.advance(6)
-        rig.registry._end_leases()
+        rig.registry._leases.end_due()
 
         assert notes.words == ["session protocol", "lease expired", "http lease_over after 6 s"]
 

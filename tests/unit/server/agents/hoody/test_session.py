@@ -274,7 +274,7 @@ async def test_a_bind_that_fails_for_no_known_reason_is_answered_and_leaves_noth
     async with agent_rig() as rig, rig.driver() as driver:
         await driver.greet()
         with monkeypatch.context() as defect:
-            defect.setattr(rig.base.registry, "_govern", fail)
+            defect.setattr(rig.base.registry._claims._governance, "govern", fail)
             bind = messages.Bind(client_bind_ref=7, kind="http", subdomain="shop")
 
             await driver.send(frames.BIND, bind.encode())

@@ -3,7 +3,7 @@
 from helpers.edge_rig import registry_rig
 from moleport_server.agents.rustunnel.keepsakes import PRUNE_ABOVE, Keepsakes
 from moleport_server.domain.tunnel import TunnelProtocol
-from moleport_server.registry.registry import Claim
+from moleport_server.registry.claim import Claim
 
 HTTP = TunnelProtocol.HTTP
 ADDRESS = "localhost:3000"

@@ -151,7 +151,7 @@ async def test_idle_streams_are_given_up_for_those_that_wait() -> None:
     async with rustunnel_rig() as rig:
         client, _ = await Client.serving(rig)
         left: list[Tunnel] = []
-        rig.base.registry.on_agent_left = left.append
+        rig.base.registry.notices.on_agent_left = left.append
         session, tunnel = client.session, only_tunnel(rig)
         for _ in range(MAX_UNACKNOWLEDGED):
             session.open_stream(tunnel, Reader(), VISITOR)
@@ -443,7 +443,7 @@ async def test_a_session_that_drains_keeps_no_idle_streams() -> None:
     async with rustunnel_rig() as rig:
         client, data = await Client.serving(rig)
         left: list[Tunnel] = []
-        rig.base.registry.on_agent_left = left.append
+        rig.base.registry.notices.on_agent_left = left.append
         session, tunnel = client.session, only_tunnel(rig)
         stream = session.open_stream(tunnel, Reader(), VISITOR)
 

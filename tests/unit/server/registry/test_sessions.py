@@ -1,0 +1,122 @@
+"""Sessions: resumed, closed, drained."""
+
+import asyncio
+
+import pytest
+
+from helpers.claimants import SHOP, issue, leases, principal
+from helpers.edge_rig import registry_rig
+from helpers.upstream import ScriptedUpstream
+from helpers.waiting import until
+from moleport_server.domain.token import ADMIN
+from moleport_wire.hoody.frames import Code
+
+
+async def test_a_session_without_tunnels_leaves_nothing() -> None:
+    async with registry_rig() as rig:
+        session = rig.session()
+
+        rig.registry.lose_session(session, "lost", is_clean=False)
+        rig.registry.lose_session(session, "lost again", is_clean=False)
+
+        await rig.written()
+        assert await rig.store.load_sessions() == []
+        assert not rig.registry.find_resumable(session.id, ADMIN)
+
+
+async def test_a_resumed_session_has_its_tunnels_again() -> None:
+    async with registry_rig() as rig:
+        session = rig.session()
+        tunnel = await rig.registry.claim(session, 3, SHOP)
+        rig.registry.lose_session(session, "lost", is_clean=False)
+        assert rig.registry.find_resumable(session.id, ADMIN)
+        again = rig.session(session_id=session.id, is_open=False)
+
+        tunnels = rig.registry.resume_session(again)
+        rig.registry.attach(again, tunnels)
+
+        assert tunnels == [tunnel]
+        assert again.tunnels == {3: tunnel}
+        assert tunnel.lease_until is None
+        (lease,) = await leases(rig)
+        assert lease.until is None
+
+
+async def test_a_session_that_still_looks_alive_is_resumed_from_anywhere() -> None:
+    async with registry_rig() as rig:
+        old = ScriptedUpstream()
+        session = rig.session(upstream=old)
+        tunnel = await rig.registry.claim(session, 1, SHOP)
+        again = rig.session(session_id=session.id, peer="198.51.100.1:1", is_open=False)
+
+        rig.registry.attach(again, rig.registry.resume_session(again))
+        rig.registry.lose_session(session, "its old connection breaks", is_clean=False)
+
+        assert old.ends == [(Code.NONE, "resumed on another connection")]
+        assert tunnel.session is again
+        assert rig.registry.sessions == {session.id: again}
+
+
+@pytest.mark.parametrize("is_live", [True, False], ids=["live", "parked"])
+async def test_nobody_resumes_the_session_of_another_token(is_live: bool) -> None:
+    async with registry_rig() as rig:
+        session = rig.session(await issue(rig, principal("1")))
+        await rig.registry.claim(session, 1, SHOP)
+        if not is_live:
+            rig.registry.lose_session(session, "lost", is_clean=False)
+
+        assert rig.registry.find_resumable(session.id, principal("1"))
+        assert not rig.registry.find_resumable(session.id, principal("2"))
+        assert not rig.registry.find_resumable(session.id, ADMIN)
+        assert not rig.registry.find_resumable("S-unknown", principal("1"))
+
+
+async def test_a_closed_session_is_told_why_and_its_tunnels_are_released() -> None:
+    async with registry_rig() as rig:
+        upstream = ScriptedUpstream()
+        session = rig.session(upstream=upstream)
+        await rig.registry.claim(session, 1, SHOP)
+
+        await rig.registry.close_session(session, "closed by the admin")
+        await rig.registry.close_session(session, "again")
+
+        assert upstream.ends == [(Code.PROTOCOL_ERROR, "closed by the admin")]
+        assert rig.registry.sessions == {}
+        assert rig.registry.tunnels == {}
+
+
+async def test_a_drained_session_ends_when_its_streams_have() -> None:
+    async with registry_rig() as rig:
+        upstream = ScriptedUpstream()
+        session = rig.session(upstream=upstream)
+        tunnel = await rig.registry.claim(session, 1, SHOP)
+        stream = upstream.open_stream(tunnel, _Quiet(), "192.0.2.9:1")
+
+        await rig.registry.close_session(session, "drained", drain_seconds=30)
+        assert upstream.drains == [("drained", 30)]
+        assert upstream.ends == []
+        stream.reset(Code.CANCEL)
+
+        await until(lambda: upstream.ends)
+
+
+async def test_a_drained_session_ends_at_the_deadline() -> None:
+    async with registry_rig() as rig:
+        upstream = ScriptedUpstream()
+        session = rig.session(upstream=upstream)
+        tunnel = await rig.registry.claim(session, 1, SHOP)
+        upstream.open_stream(tunnel, _Quiet(), "192.0.2.9:1")
+        await rig.registry.close_session(session, "drained", drain_seconds=30)
+        await asyncio.sleep(0)  # it begins
+
+        rig.clock.advance(31)
+
+        await until(lambda: upstream.ends)
+
+
+class _Quiet:
+    def stream_data(self, data: object) -> None: ...
+    def stream_eof(self) -> None: ...
+    def stream_reset(self, code: int, reason: str) -> None: ...
+    def stream_pause_writing(self) -> None: ...
+    def stream_resume_writing(self) -> None: ...
