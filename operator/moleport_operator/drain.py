@@ -1,7 +1,9 @@
-"""Uninstall help: delete every resource while the operator still runs, so that nothing is left at the server.
+"""Uninstall help: delete every resource while the operator still runs, or keep them without one.
 
-The operator must be running: it revokes and removes the finalizers. What it does not get done in time can be
-let go by force, which leaves tokens at the server.
+`drain` leaves nothing at the server. The operator must be running: it revokes and removes the finalizers.
+What it does not get done in time can be let go by force, which leaves tokens at the server. `let_go` is for
+an uninstall that keeps the resources: it takes our finalizers off, so that whoever deletes one later does
+not wait for an operator that is gone. An operator that comes back adopts them as they are.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from moleport_operator.resources import (
 )
 
 POLL_SECONDS: Final = 1.0
+LET_GO_PASSES: Final = 5
 
 
 async def drain(
@@ -60,6 +63,39 @@ async def drain(
                 say(f"let go without revoking: {kind.name} {body['metadata']['name']}")
             left = await _everything(kube, namespaces)
         return len(left)
+
+
+async def let_go(namespaces: tuple[str, ...], *, say: Callable[[str], None]) -> int:
+    """Remove our finalizers and keep the resources; returns how many still have one.
+
+    The operator must have ended, or it puts them back.
+
+    Args:
+        namespaces: where; empty: everywhere, with the policies of the cluster.
+        say: told about progress.
+
+    Raises:
+        OperatorError: the API server refuses.
+    """
+    async with open_kube(SystemClock()) as kube:
+        left = await _held(kube, namespaces)
+        say(f"letting go of {len(left)} resources")
+        # A second pass for what changed between being listed and being let go.
+        for _ in range(LET_GO_PASSES):
+            for kind, body in left:
+                await _let_go(kube, kind, body)
+            left = await _held(kube, namespaces)
+            if not left:
+                break
+        return len(left)
+
+
+async def _held(kube: Kube, namespaces: tuple[str, ...]) -> list[tuple[Kind, dict[str, Any]]]:
+    return [
+        (kind, body)
+        for kind, body in await _everything(kube, namespaces)
+        if FINALIZER in read_meta(body).finalizers
+    ]
 
 
 async def _everything(kube: Kube, namespaces: tuple[str, ...]) -> list[tuple[Kind, dict[str, Any]]]:

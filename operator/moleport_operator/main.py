@@ -1,4 +1,4 @@
-"""The command `moleport-operator`: run, drain, crds."""
+"""The command `moleport-operator`: run, drain, let-go, crds."""
 
 from __future__ import annotations
 
@@ -112,6 +112,27 @@ def drain(namespaces: tuple[str, ...], timeout: float, force: bool) -> None:  # 
         sys.exit(EXIT_CONFIG)
     if left:
         click.echo(f"{left} resources are left; --force lets them go without revoking", err=True)
+        sys.exit(1)
+
+
+@main.command("let-go")
+@click.option("--namespace", "namespaces", multiple=True, help="Only this one; repeatable.")
+def let_go(namespaces: tuple[str, ...]) -> None:
+    """Keep all TunnelTokens and policies after an uninstall: take our finalizer off them.
+
+    Whoever deletes one then waits for nobody; nothing is revoked at the server. Run it after the
+    operator ended. An operator that comes back adopts what it finds.
+    """
+    from moleport_operator import drain as draining
+    from moleport_operator.errors import OperatorError
+
+    try:
+        left = asyncio.run(draining.let_go(namespaces, say=click.echo))
+    except OperatorError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_CONFIG)
+    if left:
+        click.echo(f"{left} resources still wait for an operator: does one run?", err=True)
         sys.exit(1)
 
 

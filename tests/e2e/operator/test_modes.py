@@ -12,10 +12,10 @@ from helpers.processes import Running, command
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def drain(cluster: Any, *flags: str) -> Running:
+async def drain(cluster: Any, *flags: str, verb: str = "drain") -> Running:
     environ = {**cluster.site.environ, "KUBECONFIG": str(cluster.api.kubeconfig)}
-    arguments = [command("moleport-operator"), "drain", "--namespace", cluster.namespace, *flags]
-    running = await Running.start("drain", arguments, environ)
+    arguments = [command("moleport-operator"), verb, "--namespace", cluster.namespace, *flags]
+    running = await Running.start(verb, arguments, environ)
     cluster.site.running.append(running)
     return running
 
@@ -74,3 +74,27 @@ async def test_drain_without_an_operator_lets_go_only_by_force(cluster: Any) -> 
     assert await forced.wait_exit(seconds=30) == 0
     await forced.aclose()
     assert cluster.get("ttok", "shop") is None
+
+
+async def test_let_go_keeps_resources_that_anybody_can_delete_and_a_later_operator_adopts(
+    cluster: Any,
+) -> None:
+    await cluster.start_operator()
+    for name in ("shop", "kiosk"):
+        cluster.apply("TunnelToken", name)
+        await cluster.ready(name)
+    credential = cluster.get("secret", "shop")["data"]["token"]
+    await cluster.operator.aclose()
+
+    running = await drain(cluster, verb="let-go")
+    assert await running.wait_exit(seconds=30) == 0
+    await running.aclose()
+
+    assert "finalizers" not in cluster.get("ttok", "shop")["metadata"]
+    cluster.kubectl("delete", "ttok", "kiosk", "--timeout=10s")
+    await cluster.start_operator()
+    await cluster.until(
+        lambda: cluster.get("ttok", "shop")["metadata"].get("finalizers"), "adopted again"
+    )
+    await cluster.ready("shop")
+    assert cluster.get("secret", "shop")["data"]["token"] == credential
