@@ -23,7 +23,28 @@ HOST = "shop.localhost"
 MIB = 1024 * 1024
 STEP_SECONDS = 20.0
 MOST_GROWTH_BYTES = 32 * MIB
-CURL_PARTIAL = {18, 56}
+BREAKS: dict[str, bool | None] = {
+    "text": False,
+    "empty": False,
+    "unknown-stream": False,
+    "credit-overflow": False,
+    "even-stream": False,
+    "unasked-pong": False,
+    "reset-streams": False,
+    "close": True,
+    "drop": True,
+    "version": True,
+    "type": True,
+    "goaway": True,
+    "odd-stream": True,
+    "overrun": True,
+    "huge-body": True,
+    "half-frame+unknown-stream": True,
+    "noise": True,
+    "even-flood": None,
+    "ping-flood": None,
+}
+"""What a client may do to its data channel, and whether that ends it; None: if it reads too slowly."""
 
 
 async def start_shop(stack: AsyncExitStack, site: Site, origin: WebOrigin, *options: str) -> Double:
@@ -243,6 +264,38 @@ async def test_a_client_that_never_answers_is_not_given_more_than_it_can_hold(
 
     assert client.violations == []
     assert 200 in {task.result() for task in running}
+
+
+@pytest.mark.timeout(120)
+async def test_a_client_that_breaks_yamux_in_every_way_leaves_no_stream_and_no_memory_behind(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack
+) -> None:
+    client = await start_shop(stack, site, origin, "--release", "0.7.8")
+    assert (await visit(site, "/")).status == 200
+    before = site.server.resident_bytes
+
+    for kind, ends in BREAKS.items():
+        # One idle stream and one that is in use; the latter's visitor leaves if nothing else ends it.
+        async with await Visitor.connect(site.http_port) as visitor:
+            visitor.send(f"GET /gated HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+            async with asyncio.timeout(STEP_SECONDS):
+                await origin.arrived.acquire()
+            seen = len(client.lines)
+            for word in kind.split("+"):
+                client.command("data", word)
+            if ends:
+                await client.wait_event("attached", since=seen)
+            visitor.writer.transport.abort()
+        assert (await visit(site, "/")).status == 200, kind
+        assert ends is not False or client.events("attached", since=seen) == [], kind
+
+    stats = await wait_for_streams(client, 1)
+    assert stats["waiting_streams"] == 0
+    [session] = await site.api("GET", "/api/sessions")
+    assert session["open_streams"] == 1
+    assert site.server.resident_bytes - before < MOST_GROWTH_BYTES
+    assert len(client.events("connected")) == 1
+    origin.gate.set()
 
 
 @pytest.mark.parametrize("is_tls", [False, True], ids=["http", "https"])
