@@ -237,6 +237,7 @@ class Mux:
     def accept(self, stream_id: int, receiver: StreamReceiver) -> Stream:
         """Take a stream of the peer; only from within `MuxOwner.stream_opened`."""
         stream = Stream(self, receiver, self._new_window())
+        self._promise_window(stream)
         self._streams[stream_id] = stream
         stream._accept(stream_id, 0)  # noqa: SLF001 - one mechanism
         return stream
@@ -255,11 +256,13 @@ class Mux:
         self.batch = Batch()
 
     def _new_window(self) -> ReceiveWindow:
+        return ReceiveWindow(self._budget, 0, limit=MAX_WINDOW_BYTES, is_eager=True)
+
+    def _promise_window(self, stream: Stream) -> None:
+        """Commit what a stream may be sent; one that waits costs the others nothing."""
         # yamux promises this window to every stream, whatever the budget says now.
         self._budget.committed_bytes += INITIAL_WINDOW_BYTES
-        return ReceiveWindow(
-            self._budget, INITIAL_WINDOW_BYTES, limit=MAX_WINDOW_BYTES, is_eager=True
-        )
+        stream.window.size = stream.window.credit = INITIAL_WINDOW_BYTES
 
     def _has_place(self) -> bool:
         return (
@@ -271,6 +274,7 @@ class Mux:
         stream_id = self._next_id
         self._next_id = stream_id + 2
         self._streams[stream_id] = stream
+        self._promise_window(stream)
         self._unacknowledged += 1
         stream._start(stream_id)  # noqa: SLF001
 

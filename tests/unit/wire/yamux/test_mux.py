@@ -365,7 +365,24 @@ def test_more_than_may_wait_are_refused() -> None:
 
     with pytest.raises(StreamBusy, match="2 streams wait"):
         side.open()
-    assert side.budget.committed_bytes == 3 * WINDOW
+    assert side.budget.committed_bytes == WINDOW
+
+
+def test_a_stream_takes_its_window_from_the_budget_of_all_only_once_it_is_open() -> None:
+    side = Side(limits={"max_streams": 1})
+    first, second, third = (side.open()[0] for _ in range(3))
+    second.reset(Code.CANCEL)
+    assert side.budget.committed_bytes == WINDOW
+
+    side.mux.receive(serialize(DATA, RST, first.id))
+    assert not third.is_waiting
+    assert side.budget.committed_bytes == WINDOW
+    # The peer may use it up, and not more.
+    side.mux.receive(serialize(DATA, ACK, third.id, body=bytes(WINDOW // 2 - 1)))
+    assert third.window.credit == WINDOW // 2 + 1
+
+    third.reset(Code.CANCEL)
+    assert side.budget.committed_bytes == 0
 
 
 def test_the_place_of_a_stream_that_we_reset_is_free_once_the_peer_answered_a_ping() -> None:
