@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from moleport_server.edge.pages import render
 from moleport_server.edge.refusals import Refusal
-from moleport_wire.aio.sockets import half_close
+from moleport_wire.aio.sockets import half_close, settle_reading
 
 LINGER_SECONDS: Final = 1.0
 MOST: Final = 64
@@ -55,6 +55,8 @@ class BusyConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Answer, and end our side."""
         self._transport = cast("asyncio.Transport", transport)
+        # One that is dropped at once would make the next with its descriptor deaf: an agent, the API.
+        settle_reading(self._transport)
         answer = self._overload.answer
         if answer is None:
             self._transport.abort()

@@ -1,8 +1,9 @@
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+import uvloop
 
 from helpers.visitor import Visitor
 from helpers.waiting import until
@@ -12,13 +13,15 @@ from moleport_server.edge.overload import BusyConnection, Overload
 from moleport_server.edge.plain_listener import listen
 from moleport_server.listening import bind_listener
 
+SECONDS = 5.0
+
 
 @asynccontextmanager
-async def overloaded() -> AsyncIterator[tuple[Overload, int]]:
+async def overloaded(
+    make: Callable[[Overload], asyncio.Protocol] = BusyConnection,
+) -> AsyncIterator[tuple[Overload, int]]:
     overload = Overload()
-    server = await listen(
-        bind_listener(Endpoint("127.0.0.1", 0)), lambda _: BusyConnection(overload)
-    )
+    server = await listen(bind_listener(Endpoint("127.0.0.1", 0)), lambda _: make(overload))
     try:
         yield overload, server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
     finally:
@@ -65,3 +68,39 @@ async def test_above_the_most_visitors_are_dropped_without_an_answer(
         async with Visitor(port) as second:
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await second.answer()
+
+
+class Listening(asyncio.Protocol):
+    def __init__(self, heard: asyncio.Event) -> None:
+        self.heard = heard
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.set()
+
+
+def test_after_a_visitor_was_dropped_the_next_connection_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # On the server's own loop, whose transports leave a reader behind otherwise.
+    monkeypatch.setattr(module, "MOST", 0)
+
+    async def drop_one_and_take_the_next() -> None:
+        heard = asyncio.Event()
+        coming = iter([True, True, False])
+
+        def make(overload: Overload) -> asyncio.Protocol:
+            return BusyConnection(overload) if next(coming) else Listening(heard)
+
+        async with overloaded(make) as (_, port), asyncio.timeout(SECONDS):
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
+                writer.close()
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hello")
+            await heard.wait()
+            writer.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(drop_one_and_take_the_next())
