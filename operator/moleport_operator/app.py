@@ -86,6 +86,7 @@ async def run(settings: OperatorSettings) -> None:
         server = await stack.enter_async_context(open_server(settings.server, breaker, count_call))
         work = _Work(settings, kube, server, cache, queue, breaker, instruments, clock, readiness)
         async with hold_lease(settings.lease, kube, clock, settings.identity, stop) as lease:
+            readiness.stands_by = False
             instruments.is_leader.labels("moleport-operator").set(1)
             if not stop.is_set():
                 await _until_stopped(stop, lease, work)
@@ -99,14 +100,16 @@ class Readiness:
         self._breaker = breaker
         self._is_namespaced = bool(settings.namespaces)
         self.is_synced = False
+        self.stands_by = settings.lease is not None
+        """Whether the Lease is still somebody else's."""
 
     def tell(self) -> tuple[bool, str]:
         """Return whether we are ready, and why or what of."""
+        if self.stands_by:
+            # Ready, or an update of two operators would wait for the second one for ever.
+            return True, "ok; stands by: another operator holds the lease"
         if not self.is_synced:
-            return (
-                False,
-                "waits: not everything was listed yet, or another operator holds the lease",
-            )
+            return False, "waits: not everything was listed yet"
         if self._breaker.is_open:
             return False, f"the tunnel server is down: {self._breaker.reason}"
         if self._is_namespaced:

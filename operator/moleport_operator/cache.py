@@ -60,6 +60,15 @@ class Cache:
                 self._read_policy(key, body)
         return key, is_changed
 
+    def holds(self, kind: Kind, body: Body) -> bool:
+        """Whether this very version of an object is known already."""
+        meta = body["metadata"]
+        key = Key(kind.plural, meta.get("namespace", ""), meta["name"])
+        known = self._bodies[kind.plural].get(key)
+        return known is not None and (
+            known["metadata"]["resourceVersion"] == meta["resourceVersion"]
+        )
+
     def remove(self, kind: Kind, namespace: str, name: str) -> Key:
         """Forget a body."""
         key = Key(kind.plural, namespace, name)

@@ -126,6 +126,9 @@ class Controller:
 
     def remember(self, kind: Kind, body: Mapping[str, Any]) -> None:
         """Take what one of our own writes answered: it needs no round of its own."""
+        if not self._cache.holds(kind, body):
+            # The watch will tell the same, and one that is deaf shows by not doing so.
+            self._instruments.writes.labels(kind.plural).set(self._clock.now())
         self._cache.put(kind, body)
 
     def everything_again(self, *, spread_seconds: float) -> None:

@@ -43,6 +43,7 @@ class Instruments:
     revocations: Counter
     orphans: Gauge
     watch_events: Gauge
+    writes: Gauge
     is_leader: Gauge
 
     @classmethod
@@ -118,6 +119,12 @@ class Instruments:
             watch_events=Gauge(
                 "moleport_operator_watch_last_event_timestamp_seconds",
                 "When the watch last told anything.",
+                ["resource"],
+                registry=registry,
+            ),
+            writes=Gauge(
+                "moleport_operator_last_write_timestamp_seconds",
+                "When the operator last changed a resource, which the watch tells soon after.",
                 ["resource"],
                 registry=registry,
             ),
@@ -200,6 +207,8 @@ class ObjectCollector(Collector):
     def _tokens(self) -> Iterator[Metric]:
         labels = ["namespace", "name"]
         ready: list[tuple[tuple[str, ...], float]] = []
+        suspended: list[tuple[tuple[str, ...], float]] = []
+        deleted: list[tuple[tuple[str, ...], float]] = []
         times: dict[str, list[tuple[tuple[str, ...], float]]] = {
             "expirationTime": [],
             "renewalTime": [],
@@ -208,10 +217,23 @@ class ObjectCollector(Collector):
             meta, status = body["metadata"], body.get("status") or {}
             name = (meta.get("namespace", ""), meta["name"])
             ready.append((name, find_condition(status, "Ready").get("status") == "True"))
+            if (body.get("spec") or {}).get("suspend"):
+                suspended.append((name, 1))
+            if meta.get("deletionTimestamp"):
+                deleted.append((name, parse_time(meta["deletionTimestamp"])))
             for field, rows in times.items():
                 if status.get(field):
                     rows.append((name, parse_time(status[field])))
         yield _gauge("moleport_operator_token_ready", "Whether a token is ready.", labels, ready)
+        yield _gauge(
+            "moleport_operator_token_suspended", "Tokens that are suspended.", labels, suspended
+        )
+        yield _gauge(
+            "moleport_operator_token_deletion_timestamp_seconds",
+            "Since when a token waits to be revoked.",
+            labels,
+            deleted,
+        )
         yield _gauge(
             "moleport_operator_token_expiration_timestamp_seconds",
             "When the credential of a token ends.",

@@ -2,12 +2,14 @@
 
 Implements the ports of `token_server.py` and `policy_reconciler.py`. Only this module knows the JSON of
 the API. A call that gets an answer counts as a sign of life for the circuit breaker; one without an answer,
-or with a fault of the server, counts against it. The admin token is a file, read again when it changes.
+or with a fault of the server, counts against it. The admin token and the authorities are files, read again
+when they change.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -29,6 +31,8 @@ from moleport_operator.plan.policy import PolicyWish, ServerPolicy
 from moleport_operator.plan.records import Owner, ServerToken, Slot, TokenWish, Usage
 from moleport_operator.quantities import format_time_or_none, parse_time_or_none
 from moleport_operator.settings import ServerAccess
+
+logger = logging.getLogger(__name__)
 
 MOST_CONNECTIONS: Final = 16
 INSTANCE: Final = "X-Moleport-Instance"
@@ -79,6 +83,38 @@ class AdminToken:
         return self._text
 
 
+class Authorities:
+    """The authorities that may vouch for the server; a mounted Secret may change their file at any time."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigError: it is no file of certificates.
+        """
+        self._path = path
+        try:
+            self._stamp = self._look()
+            self.context = ssl.create_default_context(cafile=str(path))
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError([f"the CA file {path} cannot be used: {error}"]) from error
+
+    def refresh(self) -> None:
+        """Trust also what a changed file holds; what it held before stays trusted until a restart."""
+        try:
+            stamp = self._look()
+            if stamp != self._stamp:
+                self.context.load_verify_locations(cafile=str(self._path))
+                self._stamp = stamp
+        except (OSError, ssl.SSLError) as error:
+            # The calls themselves tell whether the old ones still do.
+            logger.warning("authorities not read again", extra={"reason": str(error)})
+
+    def _look(self) -> tuple[int, int]:
+        found = self._path.stat()
+        return found.st_mtime_ns, found.st_size
+
+
 @asynccontextmanager
 async def open_server(
     access: ServerAccess, breaker: Breaker, count_call: Callable[[str, str], None]
@@ -88,16 +124,12 @@ async def open_server(
     Raises:
         ConfigError: the CA file is no file of certificates.
     """
-    tls: ssl.SSLContext | bool = True
-    if access.ca_file is not None:
-        try:
-            tls = ssl.create_default_context(cafile=str(access.ca_file))
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError([f"the CA file {access.ca_file} cannot be used: {error}"]) from error
+    authorities = None if access.ca_file is None else Authorities(access.ca_file)
+    tls = True if authorities is None else authorities.context
     timeout = aiohttp.ClientTimeout(total=access.request_seconds, connect=5)
     connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, ssl=tls)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        yield Server(session, access, breaker, count_call)
+        yield Server(session, access, breaker, count_call, authorities)
 
 
 class Server:
@@ -109,6 +141,7 @@ class Server:
         access: ServerAccess,
         breaker: Breaker,
         count_call: Callable[[str, str], None],
+        authorities: Authorities | None = None,
     ) -> None:
         """Make a client on top of a session.
 
@@ -117,10 +150,12 @@ class Server:
             access: where the server is.
             breaker: passed by every call but `facts`, which is its probe.
             count_call: called with the operation and the status, or `error`, of each call.
+            authorities: those of the session, to be looked at before each call.
         """
         self._session = session
         self._url = access.url.rstrip("/")
         self._token = AdminToken(access.token_file)
+        self._authorities = authorities
         self._breaker = breaker
         self._count_call = count_call
         self._instance: str | None = None
@@ -242,6 +277,8 @@ class Server:
             "Content-Type": "application/json",
         }
         content = None if body is None else json.dumps(body).encode()
+        if self._authorities is not None:
+            self._authorities.refresh()
         try:
             async with self._session.request(
                 method,

@@ -8,6 +8,7 @@ import random
 import time
 from typing import Any
 
+import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -321,9 +322,15 @@ async def test_two_operators_with_a_lease_work_one_after_the_other(cluster: Any)
     first = await cluster.start_operator("--lease=moleport/test", "--identity=one")
     await first.wait_line("resources listed")
     second = await cluster.start_operator("--lease=moleport/test", "--identity=two")
+    await second.wait_line("health listener open")
     cluster.apply("TunnelToken", "shop")
     await cluster.ready("shop")
     assert "lease held" not in second.output
+    async with aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{cluster.health_port}/readyz"
+        async with session.get(url) as answer:
+            # Ready, or a rolling update of both would wait for the second one for ever.
+            assert (answer.status, "stands by" in await answer.text()) == (200, True)
 
     await first.aclose()
 

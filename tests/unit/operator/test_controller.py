@@ -67,6 +67,31 @@ async def test_a_new_token_gets_a_round_and_its_status_none() -> None:
     assert rig.rounds == ["shop"]
 
 
+async def test_a_write_is_noted_until_the_watch_tells_it() -> None:
+    rig = Rig()
+    registry = rig.registry
+    names = ("last_write", "watch_last_event")
+
+    def times() -> list[float | None]:
+        labels = {"resource": "tunneltokens"}
+        return [
+            registry.get_sample_value(f"moleport_operator_{name}_timestamp_seconds", labels)
+            for name in names
+        ]
+
+    rig.controller.heard("tunneltokens", "ADDED", body())
+    heard = rig.clock.now()
+    rig.clock.advance(100)
+    rig.controller.remember(TOKENS, body())
+    unchanged = times()
+    written = body()
+    written["metadata"]["resourceVersion"] = "2"
+    rig.controller.remember(TOKENS, written)
+
+    assert unchanged == [None, heard]
+    assert times() == [heard + 100, heard]
+
+
 async def test_a_token_that_is_gone_gets_none() -> None:
     rig = Rig()
     rig.controller.heard("tunneltokens", "ADDED", body())

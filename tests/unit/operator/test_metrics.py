@@ -37,6 +37,23 @@ def test_tokens_are_shown_from_the_cache() -> None:
     assert registry.get_sample_value("moleport_operator_resources", kind) == 2
 
 
+def test_suspended_tokens_and_those_that_wait_to_be_revoked_are_shown() -> None:
+    registry, cache = CollectorRegistry(), Cache()
+    registry.register(ObjectCollector(cache, Breaker(FakeClock()), lambda: True))
+    leaving = body("leaving")
+    leaving["metadata"]["deletionTimestamp"] = "1970-01-01T00:02:00Z"
+    cache.put(TOKENS, leaving)
+    cache.put(TOKENS, body("paused", spec={"suspend": True}))
+
+    def value(name: str, token: str) -> float | None:
+        labels = {"namespace": "default", "name": token}
+        return registry.get_sample_value(f"moleport_operator_token_{name}", labels)
+
+    assert value("deletion_timestamp_seconds", "leaving") == 120
+    assert value("deletion_timestamp_seconds", "paused") is None
+    assert (value("suspended", "paused"), value("suspended", "leaving")) == (1, None)
+
+
 def test_the_queue_is_shown_under_the_names_of_client_go() -> None:
     registry, queue = CollectorRegistry(), WorkQueue(FakeClock(), lambda: 0.5)
     registry.register(QueueCollector(queue, 16))

@@ -1,3 +1,4 @@
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -5,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 
 from helpers.clock import FakeClock
@@ -48,16 +50,26 @@ class Double:
 
 
 @asynccontextmanager
-async def server_of(double: Double, folder: Path) -> AsyncIterator[tuple[Server, Breaker]]:
+async def server_of(
+    double: Double, folder: Path, *, authority: trustme.CA | None = None
+) -> AsyncIterator[tuple[Server, Breaker]]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", double.handle)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    tls, ca_file = None, None
+    if authority is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(tls)
+        ca_file = folder / "ca.pem"
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     (folder / "token").write_text("secret\n")
     port = runner.addresses[0][1]
-    access = ServerAccess(url=f"http://127.0.0.1:{port}/", token_file=folder / "token")
+    scheme = "http" if tls is None else "https"
+    access = ServerAccess(
+        url=f"{scheme}://127.0.0.1:{port}/", token_file=folder / "token", ca_file=ca_file
+    )
     breaker = Breaker(FakeClock())
     try:
         async with open_server(access, breaker, lambda *_: None) as server:
@@ -193,6 +205,20 @@ def test_the_admin_token_is_read_again_when_its_file_changes(tmp_path: Path) -> 
     file.write_text("\n")
     with pytest.raises(ServerUnavailable, match="empty"):
         token.read()
+
+
+async def test_a_ca_file_that_changed_is_trusted_without_a_restart(tmp_path: Path) -> None:
+    old, new = trustme.CA(), trustme.CA()
+    old.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with server_of(Double(), tmp_path, authority=new) as (server, _):
+        with pytest.raises(ServerUnavailable, match="Certificate"):
+            await server.get_token("id")
+        (tmp_path / "ca.pem").write_text("nothing")
+        with pytest.raises(ServerUnavailable, match="Certificate"):
+            await server.get_token("id")
+        (tmp_path / "ca.pem").write_bytes(old.cert_pem.bytes() + new.cert_pem.bytes())
+
+        await server.put_token("id", WISH, None)
 
 
 async def test_a_ca_file_without_certificates_is_a_mistake_of_configuration(tmp_path: Path) -> None:
