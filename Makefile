@@ -71,6 +71,10 @@ fuzz: $(TOOLS) ## Feed every parser with garbage, for long (Ctrl-C ends it)
 bench: $(RUNTIME) ## Measure beside the peers and write docs/benchmarks.md (most of an hour; ARGS='--help' for a part)
 	@PYTHONPATH=bench $(BIN)/python -m moleport_bench run $(ARGS)
 
+.PHONY: bench-programs
+bench-programs: $(RUNTIME) ## Install the programs of the benchmarks' peers, and measure nothing (ARGS='--peers …' for some)
+	@PYTHONPATH=bench $(BIN)/python -m moleport_bench programs $(ARGS)
+
 .PHONY: bench-quick
 bench-quick: $(RUNTIME) ## Measure beside nginx and the last recorded run (needs nginx, wrk and curl; a minute)
 	@PYTHONPATH=bench $(BIN)/python -m moleport_bench quick $(ARGS)

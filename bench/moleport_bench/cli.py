@@ -154,6 +154,21 @@ def quick(moleport_bin: Path, rounds: int) -> None:
 
 
 @main.command()
+@click.option(
+    "--peers", default="", callback=_names([p.name for p in PEERS]), help="Only these, by comma."
+)
+def programs(peers: list[str]) -> None:
+    """Install the programs of the peers and measure nothing; some are built, for minutes."""
+    chosen = [peer for peer in PEERS if not peers or peer.name in peers]
+    cache = cache_directory()
+    install_programs((name for peer in chosen for name in peer.needs), cache, console.print)
+    missing = {peer.name: reason for peer in chosen if (reason := missing_for(peer, cache))}
+    for name, reason in missing.items():
+        console.print(f"without {name}: {reason}")
+    sys.exit(bool(missing))
+
+
+@main.command()
 @click.option("--out", default=ROOT / "docs", type=click.Path(file_okay=False, path_type=Path))
 def page(out: Path) -> None:
     """Write the page and its plots again from the raw data."""

@@ -41,6 +41,9 @@ CRATES: dict[str, Sequence[Sequence[str]]] = {
 }
 """Programs and the ways to install them with cargo; the first one that works counts."""
 
+OWN_CRATES: dict[str, Path] = {"rustunnel-client-double": ROOT / "bench" / "rustunnel_client"}
+"""Programs of this repository that cargo builds."""
+
 
 def cache_directory() -> Path:
     """Return where everything is kept."""
@@ -56,7 +59,11 @@ def install_programs(names: Iterable[str], cache: Path, tell: Callable[[str], No
         cache: where what is built goes.
         tell: called with what is about to take long.
     """
-    missing = [name for name in dict.fromkeys(names) if find_program(name, cache) is None]
+    names = dict.fromkeys(names)
+    for name in names:
+        if name in OWN_CRATES and shutil.which("cargo") is not None:
+            _build_own_crate(name, cache, tell)
+    missing = [name for name in names if find_program(name, cache) is None]
     packages = sorted({DEBIAN[name] for name in missing if name in DEBIAN})
     if packages and os.geteuid() == 0 and shutil.which("apt-get"):
         tell(f"installing {', '.join(packages)} with apt-get")
@@ -69,6 +76,34 @@ def install_programs(names: Iterable[str], cache: Path, tell: Callable[[str], No
             tell(f"building {name} with cargo (minutes, once)")
             if _succeeds(["nice", "-n", "10", "cargo", "install", "--root", str(cache), *words]):
                 break
+
+
+def _build_own_crate(name: str, cache: Path, tell: Callable[[str], None]) -> None:
+    """Build a program of this repository; does nothing when its sources are those of the last time."""
+    if is_built(name, cache):
+        return
+    source = OWN_CRATES[name]
+    tell(f"building {name} with cargo (minutes, once)")
+    command = ["nice", "-n", "10", "cargo", "install", "--locked", "--force"]
+    where = ["--root", str(cache), "--path", str(source)]
+    if _succeeds([*command, *where], {"CARGO_TARGET_DIR": str(cache / "target")}):
+        _mark(name, cache).write_text(_crate_digest(name), encoding="ascii")
+
+
+def is_built(name: str, cache: Path) -> bool:
+    """Tell whether a program of this repository was built from the sources that are here now."""
+    mark = _mark(name, cache)
+    if not (cache / "bin" / name).exists() or not mark.exists():
+        return False
+    return mark.read_text(encoding="ascii") == _crate_digest(name)
+
+
+def _mark(name: str, cache: Path) -> Path:
+    return cache / f"{name}.sources"
+
+
+def _crate_digest(name: str) -> str:
+    return source_digest(OWN_CRATES[name], ("Cargo.toml", "Cargo.lock", "src"))
 
 
 def missing_for(peer: Peer, cache: Path) -> str | None:
@@ -85,6 +120,8 @@ def how_to_install(name: str) -> str:
     """Say what would install a program."""
     if name in DEBIAN:
         return f"{name} is missing: apt-get install {DEBIAN[name]}"
+    if name in OWN_CRATES:
+        return f"{name} is missing: it takes cargo to build {OWN_CRATES[name].relative_to(ROOT)}"
     if name in CRATES:
         return f"{name} is missing: cargo install {' '.join(CRATES[name][-1])}"
     return f"{name} is not on PATH"
@@ -125,10 +162,10 @@ def install_moleport(cache: Path, tell: Callable[[str], None]) -> str:
     return f"{version} ({commit})" if commit else version
 
 
-def source_digest(root: Path) -> str:
-    """Return a digest of everything that a wheel is made from."""
+def source_digest(root: Path, names: Sequence[str] = SOURCES) -> str:
+    """Return a digest of everything that a wheel, or another program, is made from."""
     digest = hashlib.sha256()
-    for name in SOURCES:
+    for name in names:
         top = root / name
         files = sorted(top.rglob("*")) if top.is_dir() else [top]
         for file in files:

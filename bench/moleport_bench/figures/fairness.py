@@ -11,7 +11,7 @@ from moleport_bench.deployment import Bench, Deployment
 from moleport_bench.figures.base import Better, Column, Effort, Values
 from moleport_bench.full_speed import FullSpeedReader
 from moleport_bench.idle_visitors import IdleVisitors
-from moleport_bench.peers.base import Mode, Peer
+from moleport_bench.peers.base import VARIANTS, Mode, Peer
 from moleport_bench.wrk import Load
 
 SMALL_CONNECTIONS = 4
@@ -46,8 +46,7 @@ class FairnessFigure:
 
     def takes(self, peer: Peer) -> bool:
         """Tell about tunnels that share a connection, and about those that do not."""
-        without = ("moleport-https", "moleport-http-nocapture")
-        return peer.mode is not Mode.BASELINE and peer.name not in without
+        return peer.mode is not Mode.BASELINE and peer.name not in VARIANTS
 
     def measure(self, bench: Bench, peer: Peer, effort: Effort) -> Values:
         """Run the phases in one deployment: each needs what the one before it left."""

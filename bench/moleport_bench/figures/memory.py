@@ -14,7 +14,7 @@ from moleport_bench.deployment import Bench, Deployment, Sides
 from moleport_bench.errors import LoadError
 from moleport_bench.figures.base import Better, Column, Effort, Values
 from moleport_bench.idle_visitors import IdleVisitors
-from moleport_bench.peers.base import Mode, Peer
+from moleport_bench.peers.base import VARIANTS, Mode, Peer
 from moleport_bench.peers.moleport import Moleport
 from moleport_bench.waiting import get, wait_until
 
@@ -60,8 +60,7 @@ class MemoryFigure:
 
     def takes(self, peer: Peer) -> bool:
         """Tell about tunnels; a proxy on one machine has no agent."""
-        without = ("moleport-https", "moleport-http-nocapture")
-        return peer.mode is not Mode.BASELINE and peer.name not in without
+        return peer.mode is not Mode.BASELINE and peer.name not in VARIANTS
 
     def measure(self, bench: Bench, peer: Peer, effort: Effort) -> Values:
         """Measure the three parts."""

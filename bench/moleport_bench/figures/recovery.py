@@ -17,7 +17,7 @@ from moleport_bench import procfs
 from moleport_bench.deployment import Bench, Deployment
 from moleport_bench.errors import BenchError, LoadError
 from moleport_bench.figures.base import Better, Column, Effort, Values
-from moleport_bench.peers.base import Mode, Peer
+from moleport_bench.peers.base import VARIANTS, Mode, Peer
 from moleport_bench.relay import Relay
 from moleport_bench.steady import SteadyVisitors, Visit
 
@@ -88,8 +88,7 @@ class RecoveryFigure:
 
     def takes(self, peer: Peer) -> bool:
         """Tell about tunnels that can reconnect."""
-        without = ("moleport-https", "moleport-http-nocapture")
-        return peer.mode is not Mode.BASELINE and peer.name not in without
+        return peer.mode is not Mode.BASELINE and peer.name not in VARIANTS
 
     def measure(self, bench: Bench, peer: Peer, effort: Effort) -> Values:
         """Measure the three events, each with fresh processes."""

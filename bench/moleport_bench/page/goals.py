@@ -10,9 +10,10 @@ from moleport_bench.figures.base import Better
 from moleport_bench.page.numbers import median, middle, ratio, write_number
 from moleport_bench.record import Record
 
-OURS_HTTP, OURS_TCP, NGINX, NGINX_TLS = (
+OURS_HTTP, OURS_TCP, OURS_RUSTUNNEL, NGINX, NGINX_TLS = (
     "moleport-http",
     "moleport-tcp",
+    "moleport-rustunnel",
     "nginx-1hop",
     "nginx-1hop-https",
 )
@@ -69,16 +70,25 @@ def _compared(  # the columns of a goal, in the order in which the page shows th
 
 
 def _absolute(
-    figure: str, subject: str, ours: str, key: str, limit: float, unit: str, *, worst: bool = False
+    figure: str,
+    subject: str,
+    ours: str,
+    key: str,
+    limit: float,
+    unit: str,
+    *,
+    better: Better = Better.LOWER,
+    worst: bool = False,
 ) -> Goal:
     measured = _highest if worst else _median
+    sign = "≥" if better is Better.HIGHER else "≤"
     return Goal(
         figure=figure,
         subject=subject,
-        wanted=f"≤ {limit:g} {unit}".rstrip(),
+        wanted=f"{sign} {limit:g} {unit}".rstrip(),
         measured=measured(figure, ours, key),
         limit=limit,
-        better=Better.LOWER,
+        better=better,
         unit=unit,
     )
 
@@ -109,6 +119,14 @@ GOALS: Sequence[Goal] = (
         "requests", "TCP, 64 connections, requests/s", OURS_TCP, "rathole-noise", _RATE, 1, _HIGH
     ),
     _compared("requests", "the same, aim", OURS_TCP, NGINX, _RATE, 0.825, _HIGH),
+    _compared(
+        "requests", "a stock rustunnel client, requests/s", OURS_RUSTUNNEL, NGINX, _RATE, 0.4, _HIGH
+    ),
+    _absolute("requests", "the same", OURS_RUSTUNNEL, _RATE, 5000, "1/s", better=_HIGH),
+    _absolute(
+        "requests", "its p99: no delayed acknowledgements", OURS_RUSTUNNEL, "p99_ms", 20, "ms"
+    ),
+    _absolute("single", "the same, one connection", OURS_RUSTUNNEL, "p99_ms", 5, "ms"),
     _compared("new-connections", "new connections/s, HTTP", OURS_HTTP, NGINX, _RATE, 0.325, _HIGH),
     _compared("new-connections", "new connections/s, TCP", OURS_TCP, NGINX, _RATE, 0.325, _HIGH),
     *(

@@ -11,6 +11,7 @@ from moleport_bench.peers import (
     openssh,
     piko,
     rathole,
+    rustunnel,
     wstunnel,
 )
 from moleport_bench.peers.base import Mode, Peer
@@ -20,6 +21,7 @@ _ANY_ORDER: tuple[Peer, ...] = (
     *nginx.PEERS,
     *haproxy.PEERS,
     *moleport.PEERS,
+    *rustunnel.PEERS,
     *frp.PEERS,
     *piko.PEERS,
     *chisel.PEERS,

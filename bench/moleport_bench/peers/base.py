@@ -32,6 +32,10 @@ class Mode(enum.Enum):
         return self in (Mode.TCP_ONE, Mode.TCP_EACH)
 
 
+VARIANTS = frozenset({"moleport-http-nocapture", "moleport-https", "moleport-rustunnel"})
+"""Rows that differ from `moleport-http` under load; the long figures leave them out."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
     """What a plan may use."""

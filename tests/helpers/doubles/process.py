@@ -16,10 +16,14 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from helpers.doubles.hoody_frames import PATH
 from helpers.processes import PATIENCE_SECONDS, Agent
 from helpers.site import Site
+from moleport_bench.installation import cache_directory, is_built
 
+RUST_CLIENT, RUST_PEER = "rustunnel-client-double", "moleport-rustunnel"
 TESTS_DIRECTORY = Path(__file__).parents[2]
 
 
@@ -104,6 +108,29 @@ async def start_rustunnel(
         *options,
         name=f"rustunnel {len(site.running)}",
     )
+
+
+async def start_rust_rustunnel(
+    stack: AsyncExitStack, site: Site, protocol: str, subdomain: str, local_port: int
+) -> Double:
+    """Run the rustunnel client in Rust, whose libraries are those of the stock client, as the admin.
+
+    It is skipped with the reason where nobody has built it: that takes cargo, and longer than a test.
+    Returns at once: wait for `tunnel_opened`.
+    """
+    if not is_built(RUST_CLIENT, cache_directory()):
+        pytest.skip(f"{RUST_CLIENT} is not built: make bench-programs ARGS='--peers {RUST_PEER}'")
+    double = await Double.start(
+        f"{RUST_CLIENT} {len(site.running)}",
+        (
+            *(cache_directory() / "bin" / RUST_CLIENT, f"localhost:{site.control_port}"),
+            *(protocol, subdomain, f"127.0.0.1:{local_port}"),
+            *(site.data_dir / "admin-token", site.ca_file),
+        ),
+        {},
+    )
+    stack.push_async_callback(double.aclose)
+    return double
 
 
 async def start_hoody(
