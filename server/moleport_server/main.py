@@ -254,10 +254,11 @@ def _serve(
             EXIT_ADDRESS,
             *(f"{text}; {remedy.format(key=f'listen.{name}')}" for name, text in sentences),
         )
-    from moleport_server import app, logs
+    from moleport_server import logs
+    from moleport_server.app import server
 
     logs.configure(settings.log)
-    sys.exit(app.run(settings, bound, banner=banner))
+    sys.exit(server.run(settings, bound, banner=banner))
 
 
 @contextmanager

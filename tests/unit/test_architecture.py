@@ -22,6 +22,11 @@ PACKAGES = {
 }
 WITHOUT_MIRROR = {
     "server/moleport_server/clock.py": "two names of the standard library",
+    "server/moleport_server/app/draining.py": "tests/e2e/process ends servers under load",
+    "server/moleport_server/app/foundation.py": "tests/e2e/process starts all of it",
+    "server/moleport_server/app/listeners.py": "tests/e2e/process connects to each of them",
+    "server/moleport_server/app/rest_api.py": "tests/e2e/process calls it",
+    "server/moleport_server/app/server.py": "tests/e2e/process starts, stops and kills it",
     "server/moleport_server/api/ports.py": "declarations that other modules implement",
     "server/moleport_server/capture/replay.py": "a declaration that edge/replay.py implements",
     "server/moleport_server/registry/live.py": "plain state; the registry's tests change it",

@@ -28,7 +28,7 @@ class RecordingApp(ModuleType):
     """Takes the place of the server and tells what it was started with."""
 
     def __init__(self) -> None:
-        super().__init__("moleport_server.app")
+        super().__init__("moleport_server.app.server")
         self.started: list[ServerSettings] = []
         self.result: int | Exception = 0
 
@@ -50,12 +50,12 @@ class RecordingApp(ModuleType):
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> RecordingApp:
-    import moleport_server
+    import moleport_server.app
     from moleport_server import logs
 
     recording = RecordingApp()
-    monkeypatch.setitem(sys.modules, "moleport_server.app", recording)
-    monkeypatch.setattr(moleport_server, "app", recording, raising=False)
+    monkeypatch.setitem(sys.modules, "moleport_server.app.server", recording)
+    monkeypatch.setattr(moleport_server.app, "server", recording, raising=False)
     monkeypatch.setattr(logs, "configure", lambda _settings: None)
     return recording
 

@@ -6,12 +6,12 @@ from helpers.waiting import until
 from moleport_server.access.admission import PreAuthGate
 from moleport_server.access.descriptors import DescriptorBudget
 from moleport_server.agents.flow import FlowWatch
+from moleport_server.app.readings import make_readings
 from moleport_server.capture.record import CaptureIds
 from moleport_server.capture.writer import CaptureWriter, WriterSettings
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.edge.tcp import TcpEdge
 from moleport_server.metrics.instruments import EdgeMetrics
-from moleport_server.readings import make_readings
 from moleport_server.registry.claim import Claim
 from moleport_server.store.memory import MemoryCaptureStore
 from moleport_wire.hoody.window import ReceiveBudget
