@@ -113,6 +113,7 @@ class Claims:
             raise
 
     async def _claim(self, session: Session, bind_id: int, claim: Claim) -> Tunnel:
+        self._check_live(session)
         own = None if claim.is_wish else self._current(claim)
         check_tunnels(session, self._bindings.tunnels.values(), own, self._most_per_session)
         rules = claim.rules
@@ -126,9 +127,18 @@ class Claims:
         self._governance.govern(tunnel, session.principal.effective)
         tunnel.host_header = claim.host_header
         await self._durable.write_lease(tunnel)
-        if session.id not in self._sessions.live or tunnel.session is not session:
-            raise NameTaken("the session ended meanwhile")
+        self._check_live(session)
+        if tunnel.session is not session:
+            raise NameTaken("it was taken away meanwhile")
         return tunnel
+
+    def _check_live(self, session: Session) -> None:
+        """Check that the session is there for what it asked: what it gets now nobody would take back.
+
+        Another one under its id does not count: that is its agent on a new connection.
+        """
+        if not self._sessions.is_live(session):
+            raise NameTaken("the session ended meanwhile")
 
     def _current(self, claim: Claim) -> Tunnel | None:
         """Return the tunnel that has the claimed address now."""
@@ -222,6 +232,7 @@ class Claims:
                 if wanted is not None and not claim.is_wish:
                     raise
                 # Another program sits on it: not ours to give, look further.
+                self._check_live(session)
                 refused.add(port)
                 wanted = None
                 continue
@@ -274,6 +285,7 @@ class Claims:
             except PortTaken:
                 if wanted.port:
                     raise
+                self._check_live(session)
                 refused.add(port)
                 continue
             self._open_reserved(tunnel, session, bind_id)
@@ -325,9 +337,9 @@ class Claims:
         """Open a tunnel whose listener took its time.
 
         Raises:
-            PortTaken: the session ended meanwhile.
+            PortTaken: the session ended meanwhile, or the tunnel was taken away from it.
         """
-        if session.id not in self._sessions.live:
+        if not self._sessions.is_live(session) or tunnel not in self._bindings:
             self._tunnels.abandon(tunnel, "the session ended")
             raise PortTaken("the session ended meanwhile")
         self._tunnels.open(tunnel, session, bind_id)

@@ -6,6 +6,7 @@ same machine. Two live agents of one token on different machines take it from ea
 while only. Stock clients of container ports have rules of their own (`Contest`).
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from moleport_server.clock import Clock
@@ -32,14 +33,15 @@ def is_to_be_had(tunnel: Tunnel | None, token_id: str | None, *, is_wish: bool) 
         return True
     if tunnel.token_id != token_id:
         return False
-    return not is_wish or tunnel.session is None
+    return not is_wish or (tunnel.session is None and not tunnel.is_opening)
 
 
 class Contests:
     """Frees addresses for those who may have them."""
 
-    def __init__(self, tunnels: Tunnels, clock: Clock) -> None:
+    def __init__(self, tunnels: Tunnels, clock: Clock, is_live: Callable[[Session], bool]) -> None:
         self._tunnels = tunnels
+        self._is_live = is_live
         self._clock = clock
 
     async def settle(self, tunnel: Tunnel, session: Session, text: str) -> None:
@@ -54,12 +56,16 @@ class Contests:
             raise NameTaken(text)
         owner = tunnel.session
         if owner is None:
+            _check_opened(tunnel, text)
             return
         if owner is session:
             raise NameTaken(f"{text} by this agent")
         if owner.peer_host != session.peer_host:
             is_alive = await owner.upstream.is_alive(PROBE_SECONDS)
+            if not self._is_live(session):
+                raise NameTaken("the session ended meanwhile")
             if tunnel.session is not owner:
+                _check_opened(tunnel, text)
                 return
             if is_alive:
                 now = self._clock.monotonic()
@@ -87,7 +93,13 @@ class Contests:
             raise NameTaken(text)
         if tunnel.session is session:
             raise NameTaken(f"{text} by this client")
+        _check_opened(tunnel, text)
         self._tunnels.evict(tunnel, "taken over by another session")
+
+
+def _check_opened(tunnel: Tunnel, text: str) -> None:
+    if tunnel.is_opening:
+        raise NameTaken(f"{text}: somebody is just being given it")
 
 
 def was_evicted_lately(tunnel: Tunnel, now: float) -> bool:

@@ -140,7 +140,7 @@ class Registry:
             sessions=sessions,
             parked=parked,
             tunnels=tunnels,
-            contests=Contests(tunnels, clock),
+            contests=Contests(tunnels, clock, sessions.is_live),
             governance=governance,
             durable=durable,
             notices=self.notices,

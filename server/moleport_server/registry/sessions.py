@@ -103,7 +103,7 @@ class Sessions:
         self.live[session.id] = session
         self._parked.take(session.id)
         self._durable.save_session(session)
-        tunnels = self._bindings.of_session(session.id)
+        tunnels = self._waiting(session.id)
         until = self._leases.end_of_new()
         for tunnel in tunnels:
             if tunnel.lease_until is not None:
@@ -127,9 +127,12 @@ class Sessions:
         if not self.is_live(session):
             return  # superseded or already ended
         del self.live[session.id]
-        # One that was resumed and not attached yet has tunnels that only lead to it.
-        had_tunnels = bool(session.tunnels or self._bindings.of_session(session.id))
-        self._tunnels.detach(session, may_hold=not is_clean, until=self._leases.end_of_new())
+        until = self._leases.end_of_new()
+        waiting = self._waiting(session.id)
+        had_tunnels = bool(session.tunnels or waiting)
+        self._tunnels.detach(session, may_hold=not is_clean, until=until)
+        for tunnel in waiting:
+            self._tunnels.leave_waiting(tunnel, may_hold=not is_clean, until=until)
         if had_tunnels and not self._leases.is_closing:
             self._durable.park_leases(session.id, self._leases.wall_end_of_new())
         if had_tunnels and not is_clean:
@@ -168,7 +171,11 @@ class Sessions:
         # Streams end one by one on the hot path, which must not pay for a waiter that is so rare.
         while session.upstream.open_streams and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        self.end(session, reason, cause)
+        current = self.live.get(session.id)
+        if current is not None:
+            self.end(current, reason, cause)  # on another connection by now, maybe
+        else:
+            self.release_parked(session.id, reason)
 
     def end(
         self, session: Session, reason: str, cause: SessionEnd, grace_seconds: float = 0.0
@@ -183,12 +190,20 @@ class Sessions:
             return False
         del self.live[session.id]
         of_tunnels = _END_OF_TUNNELS.get(cause, TunnelEnd.DELETED)
-        tunnels = list(session.tunnels.values())
-        for tunnel in tunnels or self._bindings.of_session(session.id):
+        for tunnel in (*session.tunnels.values(), *self._waiting(session.id)):
             self._tunnels.release(tunnel, reason, of_tunnels)
         self._parked.bury(session.id)
         self._notices.session_closed(session, reason, cause)
         return True
+
+    def _waiting(self, session_id: str) -> list[Tunnel]:
+        """Return the tunnels that no connection has and that lead to a session.
+
+        It is parked, or it was resumed and they are not attached yet. A tunnel whose port is just being
+        opened is none of them: its agent was not told about it, and its claim gives it up.
+        """
+        tunnels = self._bindings.of_session(session_id)
+        return [t for t in tunnels if t.session is None and not t.is_opening]
 
     def release_parked(self, session_id: str, reason: str) -> bool:
         """Release everything of a session whose agent is away; False if there is none."""

@@ -48,11 +48,14 @@ class Tunnels:
         """
         self._bindings.add(tunnel)  # nobody else is given them while the listener opens
         if tunnel.has_listener:
+            tunnel.is_opening = True
             try:
                 await self._listeners.open(tunnel)
             except BaseException:
                 self._remove(tunnel)
                 raise
+            finally:
+                tunnel.is_opening = False
 
     def abandon(self, tunnel: Tunnel, reason: str) -> None:
         """Give up a tunnel that was reserved and never opened."""
@@ -95,12 +98,16 @@ class Tunnels:
         """
         for tunnel in session.tunnels.values():
             tunnel.session = None
-            tunnel.may_hold = may_hold
-            tunnel.lease_until = until
+            self.leave_waiting(tunnel, may_hold=may_hold, until=until)
             self._notices.on_agent_left(tunnel)
-            if not may_hold:
-                self._holds.end(tunnel, returned=False)
         session.tunnels.clear()
+
+    def leave_waiting(self, tunnel: Tunnel, *, may_hold: bool, until: float | None) -> None:
+        """Say how long a tunnel without a session waits for one, and whether its visitors do."""
+        tunnel.may_hold = may_hold
+        tunnel.lease_until = until
+        if not may_hold:
+            self._holds.end(tunnel, returned=False)
 
     def release(self, tunnel: Tunnel, reason: str, cause: TunnelEnd) -> None:
         """End a tunnel for good; the caller tells its agent; idempotent."""

@@ -6,6 +6,7 @@ import pytest
 
 from helpers.claimants import ANY_NAME, ANY_PORT, HOST, SHOP, history, issue, leases, principal
 from helpers.edge_rig import DOMAIN, registry_rig
+from helpers.upstream import ScriptedUpstream
 from helpers.waiting import until
 from moleport_server.domain.token import Grant
 from moleport_server.domain.tunnel import TunnelProtocol
@@ -221,3 +222,73 @@ async def _failure(work: object) -> Exception | None:
     except (NameTaken, PortTaken) as error:
         return error
     return None
+
+
+async def test_a_session_that_has_ended_is_given_nothing() -> None:
+    async with registry_rig() as rig:
+        session = rig.session()
+        rig.registry.lose_session(session, "lost", is_clean=False)
+
+        for claim in (SHOP, ANY_PORT):
+            with pytest.raises(NameTaken, match="ended"):
+                await rig.registry.claim(session, 1, claim)
+
+        assert rig.registry.tunnels == {}
+
+
+async def test_a_session_that_is_resumed_while_its_port_opens_is_given_no_other_port() -> None:
+    async with registry_rig() as rig:
+        rig.listeners.gate = asyncio.Event()
+        session = rig.session()
+        again = rig.session(session_id=session.id, is_open=False)
+        async with asyncio.TaskGroup() as group:
+            claim = group.create_task(_failure(rig.registry.claim(session, 1, ANY_PORT)))
+            await until(lambda: rig.registry.tunnels)
+            resumed = rig.registry.resume_session(again)
+            rig.listeners.gate.set()
+
+        assert resumed == []  # its agent was not told about that port
+        assert isinstance(claim.result(), PortTaken)
+        assert rig.registry.tunnels == {}
+        assert (session.tunnels, again.tunnels) == ({}, {})
+
+
+async def test_a_port_that_opens_is_taken_over_by_nobody() -> None:
+    async with registry_rig() as rig:
+        rig.listeners.gate = asyncio.Event()
+        port = Claim(protocol=TunnelProtocol.TCP, port=20_001)
+        wish = Claim(protocol=TunnelProtocol.TCP, port=20_001, is_wish=True)
+        first, second = rig.session(), rig.session()
+        async with asyncio.TaskGroup() as group:
+            claim = group.create_task(rig.registry.claim(first, 1, port))
+            await until(lambda: rig.registry.tunnels)
+            refused = await _failure(rig.registry.claim(second, 1, port))
+            other = group.create_task(rig.registry.claim(second, 2, wish))
+            rig.listeners.gate.set()
+
+        assert isinstance(refused, NameTaken)
+        assert claim.result().session is first
+        assert other.result().port != 20_001
+        assert second.tunnels == {2: other.result()}
+
+
+async def test_a_session_that_ends_while_its_rival_is_asked_takes_nothing() -> None:
+    class Slow(ScriptedUpstream):
+        async def is_alive(self, timeout_seconds: float) -> bool:
+            await answer.wait()
+            return False
+
+    answer = asyncio.Event()
+    async with registry_rig() as rig:
+        tunnel = await rig.registry.claim(rig.session(upstream=Slow()), 1, SHOP)
+        owner = tunnel.session
+        session = rig.session(peer="198.51.100.1:1")
+        async with asyncio.TaskGroup() as group:
+            claim = group.create_task(_failure(rig.registry.claim(session, 1, SHOP)))
+            await asyncio.sleep(0)
+            rig.registry.lose_session(session, "lost", is_clean=False)
+            answer.set()
+
+        assert isinstance(claim.result(), NameTaken)
+        assert tunnel.session is owner
+        assert session.tunnels == {}

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from helpers.claimants import SHOP, issue, leases, principal
+from helpers.claimants import ANY_NAME, SHOP, issue, leases, principal
 from helpers.edge_rig import registry_rig
 from helpers.upstream import ScriptedUpstream
 from helpers.waiting import until
 from moleport_server.domain.token import ADMIN
+from moleport_server.registry.observer import SessionEnd
 from moleport_wire.hoody.frames import Code
 
 
@@ -112,6 +113,55 @@ async def test_a_drained_session_ends_at_the_deadline() -> None:
         rig.clock.advance(31)
 
         await until(lambda: upstream.ends)
+
+
+async def test_a_drained_session_ends_though_its_agent_came_back_meanwhile() -> None:
+    async with registry_rig() as rig:
+        upstream, other = ScriptedUpstream(), ScriptedUpstream()
+        session = rig.session(upstream=upstream)
+        tunnel = await rig.registry.claim(session, 1, SHOP)
+        upstream.open_stream(tunnel, _Quiet(), "192.0.2.9:1")
+        await rig.registry.close_session(session, "drained", drain_seconds=30)
+        await asyncio.sleep(0)  # it begins
+        again = rig.session(upstream=other, session_id=session.id, is_open=False)
+        rig.registry.attach(again, rig.registry.resume_session(again))
+
+        rig.clock.advance(31)
+
+        await until(lambda: other.ends)
+        assert rig.registry.tunnels == {}
+        assert session.id in rig.registry.tombstones
+
+
+@pytest.mark.parametrize("was_live", [True, False], ids=["live", "parked"])
+async def test_a_session_that_is_lost_before_its_tunnels_are_attached_leaves_leases_that_end(
+    was_live: bool,
+) -> None:
+    async with registry_rig(lease_seconds=60.0) as rig:
+        session = rig.session()
+        tunnel = await rig.registry.claim(session, 1, SHOP)
+        if not was_live:
+            rig.registry.lose_session(session, "lost", is_clean=False)
+        again = rig.session(session_id=session.id, is_open=False)
+        rig.registry.resume_session(again)
+
+        rig.registry.lose_session(again, "lost again", is_clean=False)
+
+        assert tunnel.lease_until == rig.clock.monotonic() + 60.0
+        assert rig.registry.find_resumable(session.id, ADMIN)
+
+
+async def test_a_session_that_ends_takes_along_what_was_not_attached_yet() -> None:
+    async with registry_rig() as rig:
+        session = rig.session()
+        await rig.registry.claim(session, 1, SHOP)
+        again = rig.session(session_id=session.id, is_open=False)
+        rig.registry.resume_session(again)
+        await rig.registry.claim(again, 2, ANY_NAME)
+
+        rig.registry.release_session(again, "goodbye", SessionEnd.GOODBYE)
+
+        assert rig.registry.tunnels == {}
 
 
 class _Quiet:
