@@ -26,6 +26,10 @@ class FrameSocket:
         """Vanish without a word."""
         self._socket.transport.abort()
 
+    def stop_reading(self) -> None:
+        """Take nothing from the connection any more; WebSocket pings stay unanswered too."""
+        self._socket.transport.pause_reading()
+
     async def close(self, code: int) -> None:
         """Send a close frame and wait for the end."""
         await self._socket.close(code)

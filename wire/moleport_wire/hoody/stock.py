@@ -23,6 +23,9 @@ from moleport_wire.hoody.streams import Stream, StreamReceiver
 from moleport_wire.hoody.window import ReceiveBudget, ReceiveWindow
 
 FIRST_STREAM_ID: Final = 2
+MOST_UNDER_WAY_BYTES: Final = 1024 * 1024
+"""What a driver keeps of one stream while its local connection is being made. It gives credit for such
+bytes at once and fails the stream above that, and nothing tells us when the connection stands."""
 
 
 def whole_window(size: int) -> int:
@@ -56,7 +59,8 @@ class StockStream(Stream):
         is_prompt: bool,
     ) -> None:
         size = mux.stream_window
-        super().__init__(mux, link, stream_id, receiver, size, ReceiveWindow(mux.budget, size))
+        window = ReceiveWindow(mux.budget, size)
+        super().__init__(mux, link, stream_id, receiver, min(size, MOST_UNDER_WAY_BYTES), window)
         self._on_head = on_head
         self._is_prompt = is_prompt
         self.was_credited = False
@@ -107,7 +111,8 @@ class StockStream(Stream):
     def _receive_credit(self, increment: int) -> None:
         self.was_credited = True
         super()._receive_credit(increment)
-        self._send_credit = min(self._send_credit, self._mux.stream_window)
+        most = min(self._mux.stream_window, MOST_UNDER_WAY_BYTES)
+        self._send_credit = min(self._send_credit, most)
 
 
 class StockMux(Mux):

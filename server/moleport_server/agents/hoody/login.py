@@ -124,6 +124,10 @@ class AgentConnection:
             return
         try:
             for frame_type, stream_id, payload in frames.parse(message):
+                if self._port is not None:
+                    raise RemoteProtocolError(
+                        Code.PROTOCOL_ERROR, "JOIN has to be answered before more is said"
+                    )
                 if stream_id != 0 or not is_receivable(Role.KIT, self._phase, frame_type):
                     raise RemoteProtocolError(Code.PROTOCOL_ERROR, "HELLO or JOIN must come first")
                 self._greet(frame_type, payload)

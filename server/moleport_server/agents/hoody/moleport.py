@@ -164,6 +164,10 @@ class MoleportSession(HoodySession):
         del close_code
         self._shared.registry.lose_session(self.record, reason, is_clean=False)
 
+    @property
+    def _patience_seconds(self) -> float:
+        return self._shared.settings.silence_seconds
+
     def _is_silent(self, primary: LinkPort) -> bool:
         silence = self._shared.settings.silence_seconds
         if self._loop.time() - primary.received_at <= silence:

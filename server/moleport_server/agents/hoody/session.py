@@ -44,6 +44,9 @@ MAX_CONNECTIONS: Final = 16
 TICKET_SECONDS: Final = 15.0
 MAX_PENDING_BINDS: Final = 64
 """BINDs that one agent may have in flight; more is an attack on the store."""
+MOST_UNREAD_BYTES: Final = 4 * 1024 * 1024
+"""What an agent that does not read may let pile up: bytes of streams wait for room, but each visitor
+costs a few frames that do not."""
 MAX_UNANSWERED_PINGS: Final = 16
 """Of a peer that ignores pings; older ones are forgotten."""
 
@@ -94,6 +97,8 @@ class HoodySession(ABC):
         self._mux = mux
         self._ping_seconds = ping_seconds
         self._ports: list[LinkPort] = []
+        self._asked_at: dict[LinkPort, float] = {}
+        """When secondaries were sent the ping that they have not answered yet."""
         self._tickets: dict[int, tuple[str, float]] = {}
         self._pings: dict[bytes, tuple[float, asyncio.Future[bool] | None]] = {}
         self._ping_count = 0
@@ -140,6 +145,11 @@ class HoodySession(ABC):
     @abstractmethod
     def _is_silent(self, primary: LinkPort) -> bool:
         """Whether the agent counts as gone; if so, the session has been ended."""
+
+    @property
+    @abstractmethod
+    def _patience_seconds(self) -> float:
+        """How long a connection may owe the answer to a ping."""
 
     @abstractmethod
     def _receive_bind(self, payload: Payload) -> None:
@@ -230,6 +240,7 @@ class HoodySession(ABC):
         """Detach a connection; the primary's loss is the session's."""
         if port is not self._ports[0]:
             self._ports.remove(port)
+            self._asked_at.pop(port, None)
             self._mux.detach(port.link, reason)
             self.record.connections = len(self._ports)
             return
@@ -271,6 +282,8 @@ class HoodySession(ABC):
             raise UpstreamBusy("too many streams in this session")
         if self._shared.budget.is_exhausted:
             raise UpstreamBusy("memory for slow readers is used up")
+        if self._ports[0].transport.buffered_bytes > MOST_UNREAD_BYTES:
+            raise UpstreamBusy("the agent does not read")
 
     def _emptiest_port(self, bind_id: int) -> LinkPort:
         """Return the link for a new stream: the one with the fewest bytes queued."""
@@ -413,6 +426,9 @@ class HoodySession(ABC):
         )
         self._announced.intersection_update(self.record.tunnels)
         self._announced.add(bind_id)
+        # What was released before its ping was answered, if that ever happens.
+        for nonce in [n for n, bind in self._unproven.items() if bind not in self._announced]:
+            del self._unproven[nonce]
         if len(self._ports) > 1:
             self._unproven[self._ping(None)] = bind_id
         self._shared.registry.welcome(self.record, tunnel)
@@ -442,8 +458,20 @@ class HoodySession(ABC):
             return
         self._ping(None)
         for port in self._ports[1:]:
-            port.transport.ping()
+            self._ask(port)
         self._timer = self._loop.call_later(self._ping_seconds, self._keep_alive)
+
+    def _ask(self, port: LinkPort) -> None:
+        """Ping a secondary, or give it up: frames alone do not tell, it may have nothing to say.
+
+        The primary is asked by frames, and its silence is the session's end.
+        """
+        now = self._loop.time()
+        if not port.transport.awaits_pong:
+            self._asked_at[port] = now
+            port.transport.ping()
+        elif now - max(self._asked_at[port], port.received_at) > self._patience_seconds:
+            port.transport.abort()
 
     def _ping(self, answered: asyncio.Future[bool] | None) -> bytes:
         self._ping_count += 1

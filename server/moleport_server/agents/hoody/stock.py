@@ -286,6 +286,10 @@ class StockSession(HoodySession):
         else:
             registry.lose_session(self.record, reason, is_clean=False)
 
+    @property
+    def _patience_seconds(self) -> float:
+        return self._shared.settings.stock.pong_seconds
+
     def _is_silent(self, primary: LinkPort) -> bool:
         settings = self._shared.settings.stock
         now = self._loop.time()

@@ -16,14 +16,14 @@ SESSION = 262_144
 class Kit:
     """A kit's mux with two links, and everything that it heard."""
 
-    def __init__(self) -> None:
-        self.budget = ReceiveBudget(1 << 24, WINDOW)
+    def __init__(self, window: int = WINDOW, session: int = SESSION) -> None:
+        self.budget = ReceiveBudget(1 << 24, window)
         self.ended: list[Stream] = []
         self.mux = StockMux(
             self,
             self.budget,
-            stream_window=WINDOW,
-            session_window=SESSION,
+            stream_window=window,
+            session_window=session,
             on_end=self.ended.append,
         )
         self.links = [Link(self.mux, index, lambda: None) for index in range(2)]
@@ -206,3 +206,21 @@ def test_a_prompt_stream_is_credited_frame_by_frame() -> None:
 
     assert stalled == [(frames.WINDOW, stream.id, (3).to_bytes(4, "big"))]
     assert kit.sent() == [(frames.WINDOW, stream.id, (5).to_bytes(4, "big"))]
+
+
+def test_a_driver_gets_no_more_at_once_than_it_keeps_before_its_service_answers() -> None:
+    mib = 1024 * 1024
+    kit = Kit(window=4 * mib, session=16 * mib)
+    stream = kit.open(is_tcp=True)
+
+    stream.write(bytes(2 * mib))
+    kit.links[0].take(1 << 30)
+    assert stream.queued_bytes == mib
+
+    # Credit for what only waits there raises nothing either.
+    kit.receive(frames.WINDOW, stream.id, (4 * mib).to_bytes(4, "big"))
+    kit.links[0].take(1 << 30)
+    assert stream.queued_bytes == 0
+    stream.write(bytes(2 * mib))
+    kit.links[0].take(1 << 30)
+    assert stream.queued_bytes == 2 * mib

@@ -10,7 +10,11 @@ from websockets.exceptions import InvalidStatus
 from helpers.agent_rig import ADMIN_SECRET, AgentRig, Driver, agent_rig
 from helpers.edge_rig import DOMAIN
 from helpers.waiting import until
-from moleport_server.agents.hoody.session import MAX_PENDING_BINDS
+from moleport_server.agents.hoody.session import (
+    MAX_PENDING_BINDS,
+    MOST_UNREAD_BYTES,
+    HoodySession,
+)
 from moleport_server.errors import NoSession, UpstreamBusy
 from moleport_server.registry.live import Session, Tunnel
 from moleport_wire.hoody import frames, messages
@@ -546,3 +550,82 @@ async def test_a_connection_that_is_refused_before_the_upgrade_is_not_opened() -
             await rig.driver().__aenter__()
 
         assert refused.value.response.status_code == 503
+
+
+async def test_a_secondary_that_answers_no_ping_is_given_up_and_the_session_goes_on() -> None:
+    async with (
+        agent_rig(ping_seconds=0.05, silence_seconds=0.1) as rig,
+        rig.driver() as primary,
+        rig.driver(secret=None) as secondary,
+    ):
+        hello = await primary.greet(capabilities=MULTI, max_connections=2)
+        join = messages.Join(
+            session_id=hello.session_id, index=1, nonce=hello.join_tickets[0].nonce
+        )
+        await secondary.send(frames.JOIN, join.encode())
+        await secondary.payload(frames.JOIN_OK)
+        session = only_session(rig)
+        assert session.connections == 2
+        secondary.stop_reading()  # as a connection that a NAT has forgotten
+
+        async with asyncio.TaskGroup() as group:
+            answering = group.create_task(primary.frame(frames.BIND_REVOKED))  # pings, that is
+            await until(lambda: session.connections == 1)
+            answering.cancel()
+
+        assert rig.base.registry.sessions == {hello.session_id: session}
+
+
+async def test_nothing_may_follow_a_join_before_its_answer() -> None:
+    async with agent_rig() as rig, rig.driver() as primary, rig.driver(secret=None) as secondary:
+        hello = await primary.greet(capabilities=MULTI, max_connections=2)
+        join = messages.Join(
+            session_id=hello.session_id, index=1, nonce=hello.join_tickets[0].nonce
+        )
+        await secondary.send_message(
+            frames.serialize(frames.JOIN, 0, join.encode()) + frames.serialize(frames.PONG, 0, b"x")
+        )
+
+        farewell, closed = await secondary.goodbye()
+
+        assert (farewell.code, closed) == (Code.PROTOCOL_ERROR, 1002)
+        session = only_session(rig)
+        await until(lambda: session.connections == 1)
+
+
+async def test_an_agent_that_binds_for_ever_and_answers_no_ping_costs_no_memory() -> None:
+    async with agent_rig() as rig, rig.driver() as primary, rig.driver(secret=None) as secondary:
+        hello = await primary.greet(capabilities=MULTI, max_connections=2)
+        join = messages.Join(
+            session_id=hello.session_id, index=1, nonce=hello.join_tickets[0].nonce
+        )
+        await secondary.send(frames.JOIN, join.encode())
+        await secondary.payload(frames.JOIN_OK)
+        primary.answers_pings = False
+        for ref in range(1, 41):
+            bind_id = (await primary.bind(ref)).bind_id
+            await primary.send(frames.UNBIND, messages.Unbind(bind_id=bind_id).encode())
+            await primary.payload(frames.UNBIND_OK)
+
+        upstream = only_session(rig).upstream
+        assert isinstance(upstream, HoodySession)
+        assert len(upstream._unproven) <= 1
+        assert len(upstream._announced) <= 1
+
+
+async def test_an_agent_that_reads_nothing_is_sent_no_more_streams() -> None:
+    async with agent_rig() as rig, rig.driver() as driver:
+        tunnel = await bound(driver, rig)
+        driver.stop_reading()
+        upstream = only_session(rig).upstream
+
+        async def visit_for_ever() -> None:
+            for number in range(1_000_000):
+                upstream.open_stream(tunnel, Received(), "192.0.2.9:1").reset(Code.CANCEL)
+                if number % 1000 == 0:
+                    await asyncio.sleep(0)
+
+        with pytest.raises(UpstreamBusy, match="does not read"):
+            await visit_for_ever()
+
+        assert upstream.buffered_bytes < 2 * MOST_UNREAD_BYTES
