@@ -154,7 +154,7 @@ class DriverSession:
         self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._tasks = TaskOwner()
-        self._budget = ReceiveBudget(RECEIVE_BUDGET_BYTES, 256 * 1024)
+        self._budget = ReceiveBudget(RECEIVE_BUDGET_BYTES, 256 * 1024, time.monotonic)
         self._mux: Mux | None = None
         self._connections: list[_Connection] = []
         self._binds: dict[int, str] = {}

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, Final
 
 from moleport_agent.cli.exits import Exit
+from moleport_wire.aio.heap import keep_freed_memory
 
 STOP_SECONDS: Final = 15.0
 """A clean end takes a round trip; a server that does not answer must not keep us."""
@@ -33,6 +34,7 @@ def run_until_signalled(
         run: gets the event that is set by the first signal, and must end soon after.
         restore: gives the terminal back before the second signal ends the process.
     """
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_supervise(run, restore))
 

@@ -79,7 +79,11 @@ def build_data_plane(
     registry.notices.observer = foundation.counting.lifecycle
 
     flow = FlowWatch(
-        ReceiveBudget(settings.flow.receive_budget_bytes, settings.flow.stream_window_bytes),
+        ReceiveBudget(
+            settings.flow.receive_budget_bytes,
+            settings.flow.stream_window_bytes,
+            foundation.clock.monotonic,
+        ),
         monotonic=foundation.clock.monotonic,
         patience_seconds=settings.flow.stalled_stream_seconds,
     )

@@ -36,6 +36,7 @@ from moleport_server.metrics.live import LiveNumbers
 from moleport_server.metrics.loop_lag import LoopLagProbe
 from moleport_server.registry import enforcement
 from moleport_wire.aio.collection import settle
+from moleport_wire.aio.heap import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def run(
         ConfigError, StoreError: it could not start, and why.
         OSError: an address could not be listened on.
     """
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, bound, banner))
 

@@ -90,7 +90,7 @@ class Port(Generic[OutletT]):
     def pause_writing(self) -> None:
         """Stop flushing bulk until the transport has room."""
         self._is_paused = True
-        self._outlet.room = 0
+        self._outlet.room = min(0, self._room - self.transport.buffered_bytes)
 
     def resume_writing(self) -> None:
         """Flush what waited."""
@@ -109,7 +109,8 @@ class Port(Generic[OutletT]):
         for message in outlet.take(room):
             transport.send(message)
         if self._is_paused:
-            outlet.room = 0
+            # Below zero it bounds what small frames may still add.
+            outlet.room = min(0, self._room - transport.buffered_bytes)
             return
         outlet.room = self._room - transport.buffered_bytes
         if outlet.has_more and outlet.room > 0:

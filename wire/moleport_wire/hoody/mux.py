@@ -30,8 +30,9 @@ from moleport_wire.hoody.window import (
 EARLY_FRAMES: Final = 16
 """So many frames do not wait for the end of the tick: under load a tick is long, and the peer would
 idle until its end and then be given everything at once."""
-QUANTUM_BYTES: Final = 32 * 1024
-"""What one stream may send before it is another's turn."""
+QUANTUM_BYTES: Final = 64 * 1024
+"""What one stream may send before it is another's turn: one full frame, since more frames cost the
+receiver more."""
 MAX_STREAM_ID: Final = 2**32 - 1
 _STREAM_TYPES: Final = frozenset({frames.EOF, frames.RESET, frames.STREAM_RESPONSE_HEAD})
 """Frames that belong to one stream, besides STREAM_OPEN, DATA and WINDOW."""

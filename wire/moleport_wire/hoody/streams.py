@@ -23,6 +23,11 @@ HIGH_WATER_BYTES: Final = 128 * 1024
 """Queued bytes of one stream above which its writer is asked to pause."""
 LOW_WATER_BYTES: Final = 32 * 1024
 """Queued bytes of one stream below which its writer goes on."""
+SMALL_BYTES: Final = 4 * 1024
+"""Up to this a stream that has nothing queued need not wait for room: a small answer is not put at the
+end of a line of bulk transfers."""
+SMALL_ROOM_BYTES: Final = 64 * 1024
+"""What small answers of all streams may take beyond the room of a link."""
 
 
 class StreamReceiver(Protocol):
@@ -125,7 +130,7 @@ class Stream:
             and size <= MAX_PAYLOAD_BYTES
             and size <= mux.send_credit
             and not self._pending_bytes
-            and link.room > 0
+            and (link.room > 0 or (size <= SMALL_BYTES and link.room > -SMALL_ROOM_BYTES))
         ):
             self._send_credit -= size
             mux.send_credit -= size
@@ -173,6 +178,8 @@ class Stream:
     def _receive_data(self, data: Payload) -> None:
         size = len(data)
         window = self.window
+        if window.granted_at:
+            window.note_arrival()
         window.credit -= size
         if window.credit < 0:
             self.reset(Code.FLOW_CONTROL, "stream window exceeded")

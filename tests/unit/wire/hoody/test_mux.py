@@ -19,7 +19,7 @@ from moleport_wire.hoody.frames import (
 )
 from moleport_wire.hoody.messages import StreamOpen
 from moleport_wire.hoody.mux import MAX_STREAM_ID, QUANTUM_BYTES
-from moleport_wire.hoody.streams import Stream
+from moleport_wire.hoody.streams import SMALL_BYTES, Stream
 
 WINDOW = 256 * 1024
 OPEN = StreamOpen(bind_id=1, peer="", window=WINDOW).encode()
@@ -219,13 +219,13 @@ def test_a_small_stream_waits_for_one_quantum_at_most() -> None:
     small, *_ = pair.open_both()
     pair.kit.links[0].room = 0
     bulk.write(bytes(WINDOW))
-    small.write(b"hello")
+    small.write(bytes(SMALL_BYTES + 1))  # not so small that it needs no room
 
     # As much room as makes one turn each.
-    written = pair.flush(pair.kit, room=QUANTUM_BYTES + len(b"hello") + 2 * HEADER_BYTES)
+    written = pair.flush(pair.kit, room=QUANTUM_BYTES + SMALL_BYTES + 1 + 2 * HEADER_BYTES)
 
     found = sizes(written)
-    assert found[small.id] == [5]
+    assert found[small.id] == [SMALL_BYTES + 1]
     assert sum(found[bulk.id]) == QUANTUM_BYTES
 
 

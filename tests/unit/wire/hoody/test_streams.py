@@ -5,7 +5,12 @@ import pytest
 from helpers.pair import MuxPair, Reader, frames_of
 from moleport_wire.hoody import frames
 from moleport_wire.hoody.frames import MAX_PAYLOAD_BYTES, Code, serialize
-from moleport_wire.hoody.streams import HIGH_WATER_BYTES, Stream
+from moleport_wire.hoody.streams import (
+    HIGH_WATER_BYTES,
+    SMALL_BYTES,
+    SMALL_ROOM_BYTES,
+    Stream,
+)
 
 WINDOW = 256 * 1024
 
@@ -88,6 +93,39 @@ def test_writing_nothing_sends_nothing() -> None:
 
     assert ours.queued_bytes == 0
     assert types_on(pair.flush(pair.kit), ours) == []
+
+
+def test_a_small_answer_needs_no_room_and_many_of_them_do() -> None:
+    pair = MuxPair()
+    bulk, *_ = pair.open_both()
+    small, *_ = pair.open_both()
+    link = pair.kit.links[0]
+    link.room = 0
+    bulk.write(bytes(SMALL_BYTES))  # needs none either
+    bulk.write(bytes(WINDOW - SMALL_BYTES))
+    assert bulk.queued_bytes == WINDOW - SMALL_BYTES
+
+    small.write(bytes(SMALL_BYTES))
+    assert small.queued_bytes == 0
+    small.write(bytes(SMALL_BYTES + 1))
+    assert small.queued_bytes == SMALL_BYTES + 1
+
+    other, *_ = pair.open_both()
+    link.room = -SMALL_ROOM_BYTES
+    other.write(b"x")
+    assert other.queued_bytes == 1
+
+
+def test_a_small_answer_never_overtakes_its_own_stream() -> None:
+    pair = MuxPair()
+    ours, _, _, their_reader = pair.open_both()
+    pair.kit.links[0].room = 0
+    ours.write(b"1" * (SMALL_BYTES + 1))
+    ours.write(b"2")
+
+    pair.settle()
+
+    assert bytes(their_reader.data) == b"1" * (SMALL_BYTES + 1) + b"2"
 
 
 def test_a_writer_is_paused_above_and_resumed_below_the_water_marks() -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from moleport_wire.hoody.window import (
     MAX_STREAM_WINDOW_BYTES,
     MIN_STREAM_WINDOW_BYTES,
+    STARVED_SECONDS,
     ReceiveBudget,
     ReceiveWindow,
 )
@@ -80,6 +81,58 @@ def test_a_reader_that_keeps_up_gets_a_larger_window_up_to_the_limit() -> None:
     drain(window, 64 * MIB)
 
     assert window.size == MAX_STREAM_WINDOW_BYTES == budget.committed_bytes
+
+
+class Line:
+    """A peer behind some distance, whose bytes come so long after each grant."""
+
+    def __init__(self, window_kib: int = 256) -> None:
+        self.now = 1.0
+        self.budget = ReceiveBudget(256 * MIB, window_kib * KIB, lambda: self.now)
+        self.window = ReceiveWindow(self.budget, self.budget.take_first_window())
+
+    def carry(self, count: int, *, pauses: list[float]) -> None:
+        """Carry `count` bytes; `pauses` are those behind the grants, in turn."""
+        grants = 0
+        for _ in range(count // (16 * KIB)):
+            if self.window.granted_at:
+                self.now += pauses[grants % len(pauses)]
+                grants += 1
+                self.window.note_arrival()
+            self.window.credit -= 16 * KIB
+            self.window.consume(16 * KIB)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "size"),
+    [
+        pytest.param([0.0], 256 * KIB, id="bytes come all the time"),
+        pytest.param([STARVED_SECONDS * 0.9], 256 * KIB, id="near"),
+        pytest.param([0.02, *[0.0] * 7], 256 * KIB, id="busy now and then"),
+        pytest.param([0.0, 0.02], MAX_STREAM_WINDOW_BYTES, id="far, every other grant"),
+        pytest.param([0.02], MAX_STREAM_WINDOW_BYTES, id="far"),
+    ],
+)
+def test_a_window_grows_only_where_its_reader_waits_for_the_distance(
+    pauses: list[float], size: int
+) -> None:
+    line = Line()
+
+    line.carry(16 * MIB, pauses=pauses)
+
+    assert line.window.size == line.budget.committed_bytes == size
+
+
+def test_a_stall_of_the_reader_is_no_distance() -> None:
+    line = Line()
+    line.carry(3 * 256 * KIB, pauses=[0.02])
+
+    line.window.hold(1)
+    line.window.unhold()
+    line.carry(3 * 256 * KIB, pauses=[0.0])
+    line.carry(256 * KIB, pauses=[0.02])
+
+    assert line.window.size == 256 * KIB
 
 
 def test_a_stall_delays_growth() -> None:
