@@ -1,5 +1,8 @@
 """The login of rustunnel clients: who gets in, who is sent away for good, who may come back."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from helpers.rustunnel_rig import ADMIN_SECRET, SECRET, rustunnel_rig
@@ -38,14 +41,19 @@ async def test_a_good_token_gets_a_session(secret: str) -> None:
     ids=["another message", "wrong", "empty"],
 )
 async def test_who_cannot_get_in_is_told_and_closed_behind_it(
-    first: messages.Message, text: str
+    first: messages.Message, text: str, tmp_path: Path
 ) -> None:
-    async with rustunnel_rig() as rig:
+    audit_file = tmp_path / "audit.jsonl"
+    async with rustunnel_rig(audit_file=audit_file) as rig:
         client = rig.client()
 
         client.say(first)
 
         assert (await client.hear(messages.AuthError)).message == text
+        rig.shared.audit.flush()
+        line = json.loads(audit_file.read_text())
+        assert (line["event"], line["success"]) == ("auth_attempt", False)
+        assert "token_id" not in line
         assert client.transport.closed_with is not None
         assert client.authenticated == 0
         assert not rig.base.registry.sessions

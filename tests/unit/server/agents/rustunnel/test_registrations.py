@@ -49,6 +49,13 @@ async def test_an_address_is_told_as_visitors_use_it(
         ("-abc", "tunnel error: subdomain '-abc' must not start or end with a hyphen"),
         ("a.bc", "tunnel error: subdomain 'a.bc' may only contain letters, digits, and hyphens"),
         ("", "tunnel error: subdomain '' must be 3–63 characters long"),
+        # Of several faults the first in the family's order: length in bytes, hyphens, characters.
+        ("-_", "tunnel error: subdomain '-_' must be 3–63 characters long"),
+        ("-a_", "tunnel error: subdomain '-a_' must not start or end with a hyphen"),
+        ("é", "tunnel error: subdomain 'é' must be 3–63 characters long"),
+        ("éa", "tunnel error: subdomain 'éa' may only contain letters, digits, and hyphens"),
+        ("é" * 32, f"tunnel error: subdomain '{'é' * 32}' must be 3–63 characters long"),
+        ("a" * 64, f"tunnel error: subdomain '{'a' * 64}' must be 3–63 characters long"),
     ],
 )
 async def test_a_name_that_is_none(subdomain: str, text: str) -> None:
@@ -57,6 +64,8 @@ async def test_a_name_that_is_none(subdomain: str, text: str) -> None:
         await client.log_in()
 
         assert await client.refused(subdomain) == text
+        # The session goes on.
+        await client.register("shop")
 
 
 async def test_a_name_of_another_token_is_in_use() -> None:
@@ -86,12 +95,17 @@ async def test_no_refusal_that_is_retried_looks_like_a_failed_login(subdomain: s
 
 async def test_a_session_has_so_many_tunnels_and_no_more() -> None:
     async with rustunnel_rig(registry={"max_tunnels_per_session": 1}) as rig:
+        other = rig.client()
+        await other.log_in(ADMIN_SECRET)
+        await other.register("taken")
         client, _ = await Client.serving(rig)
 
-        text = await client.refused("other")
+        # The limit is told before a fault of the name, and before a name in use.
+        texts = [await client.refused(name) for name in ("other", "-", "taken")]
 
         session_id = client.session.record.id
-        assert text == f"limit exceeded: session {session_id} already has 1 tunnels (max 1)"
+        expected = f"limit exceeded: session {session_id} already has 1 tunnels (max 1)"
+        assert texts == [expected] * 3
 
 
 async def test_a_token_has_so_many_tunnels_and_no_more() -> None:
