@@ -97,15 +97,7 @@ class Claims:
         self._clock = clock
 
     async def claim(self, session: Session, bind_id: int, claim: Claim) -> Tunnel:
-        """Give a session an address for one tunnel; durable when this returns.
-
-        Raises:
-            Forbidden: outside of the token's grant.
-            InvalidRequest: the wish makes no sense.
-            NameTaken: the name is another's, or its owner is alive elsewhere.
-            PortTaken: the same for a port, or none is free.
-            QuotaExceeded: too many tunnels.
-        """
+        """Do what `Registry.claim` promises, and count what was refused."""
         try:
             return await self._claim(session, bind_id, claim)
         except ServerError as error:
