@@ -190,6 +190,40 @@ async def test_rest_shows_the_tunnel_the_session_and_what_passed(
     assert history["entries"][0]["tunnel_id"] == tunnel["tunnel_id"]
 
 
+async def test_the_other_family_shows_the_tunnels_and_ends_the_client(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack
+) -> None:
+    await site.start_server()
+    client = await start_rustunnel(
+        stack, site, f"http:127.0.0.1:{origin.port}:shop", f"tcp:127.0.0.1:{origin.port}"
+    )
+    await client.wait_event("attached")
+    port = client.events("registered")[1]["assigned_port"]
+    assert (await site.curl(HOST, "/")).exit_code == 0
+
+    [session] = (await site.api("GET", "/api/v1/tunnel/sessions"))["sessions"]
+    [row] = (await site.api("GET", "/api/v1/tunnel/tunnels"))["sessions"]
+
+    assert (session["isV2"], session["activeStreams"]) == (False, 1)
+    assert [(b["containerPort"], b["kind"]) for b in session["bindings"]] == [
+        (0, "EXPOSE"),
+        (port, "EXPOSE"),
+    ]
+    assert (row["protocol"], len(row["exposeBindings"]), row["pullBindings"]) == (
+        "rustunnel",
+        2,
+        [],
+    )
+
+    await site.api("DELETE", f"/api/v1/tunnel/sessions/{session['sessionId']}")
+    assert await client.wait_exit() == 0
+    async with asyncio.timeout(STEP_SECONDS):
+        while True:
+            history = await site.api("GET", "/api/history?active=false")
+            if history["total"] == 2:
+                break
+
+
 async def test_the_id_that_people_see_opens_no_data_channel(
     site: Site, origin: WebOrigin, stack: AsyncExitStack
 ) -> None:
