@@ -35,6 +35,7 @@ up: $(RUNTIME) ## Start a server, a sample site and an agent; show their public 
 .PHONY: test
 test: $(TOOLS) ## Install what the tests need and run every test
 	@command -v curl >/dev/null || { echo "make test: curl is missing; some tests are visitors with curl. Install it, for example: sudo apt-get install curl" >&2; exit 1; }
+	@$(MAKE) chart-tools
 	$(BIN)/pytest
 	@$(MAKE) test-compiled
 
@@ -112,6 +113,18 @@ lock: $(TOOLS) ## Pin the newest libraries that the image may use, in image/*.lo
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group lock
 	$(LOCK) --extra server --extra operator --output-file image/runtime.lock pyproject.toml
 	$(LOCK) --allow-unsafe --group image --output-file image/build.lock
+
+# helm from its Go module (two minutes once), promtool out of Debian's package; both into the user's cache, unless
+# the machine has them. What cannot be had is said, and the tests that need it are skipped with a reason.
+.PHONY: chart-tools
+chart-tools: ## Get helm and promtool for the tests of the chart
+	@tools/chart/install
+
+.PHONY: chart
+chart: $(TOOLS) chart-tools ## Write what is made from the chart: schema, README, manifests/ and golden files
+	$(BIN)/python tools/chart_reference.py
+	$(BIN)/python tools/chart_dashboards.py
+	$(BIN)/python tools/chart_manifests.py
 
 .PHONY: clean
 clean: ## Remove .venv and everything that tools leave behind

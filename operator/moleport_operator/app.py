@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from moleport_operator.breaker import Breaker
 from moleport_operator.cache import Cache
@@ -60,6 +60,8 @@ async def run(settings: OperatorSettings) -> None:
     """
     clock, registry = SystemClock(), CollectorRegistry()
     instruments = Instruments.make(registry)
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
     cache = Cache()
     queue = WorkQueue(clock, random.random)
     watch_queue(queue, instruments)
