@@ -195,6 +195,11 @@ class Mux:
         return self._stalled
 
     @property
+    def unanswered_ping(self) -> int | None:
+        """The nonce of our PING that the peer has yet to answer."""
+        return self._ping if self._leaving_at_ping else None
+
+    @property
     def has_more(self) -> bool:
         """Whether queued bytes could be sent now, given room."""
         return bool(self.ready)

@@ -174,6 +174,7 @@ class RustunnelSession:
             port.mux,
             stream_seconds=shared.settings.stream_seconds,
             credit_seconds=shared.settings.credit_seconds,
+            answer_seconds=shared.settings.silence_seconds,
         )
         self.record.connections = 2
         if self._attach_timer is not None:
@@ -355,6 +356,8 @@ class RustunnelSession:
             return
         if self._stalls is not None:
             self._stalls.sweep(now)
+        if self._stalls is not None and self._stalls.is_deaf and self._data is not None:
+            self._lose_data(self._data, f"no answer to a ping of yamux for {silence_seconds:g} s")
         if now < self._ping_at:
             return
         self._ping_at = now + settings.ping_seconds

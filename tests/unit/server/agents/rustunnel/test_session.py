@@ -15,7 +15,7 @@ from moleport_wire.hoody.frames import Code
 from moleport_wire.hoody.window import ReceiveBudget
 from moleport_wire.rustunnel import messages
 from moleport_wire.yamux.frames import DATA, GO_AWAY, RST, SYN, serialize
-from moleport_wire.yamux.mux import MAX_UNACKNOWLEDGED, MAX_WAITING
+from moleport_wire.yamux.mux import MAX_STREAMS, MAX_UNACKNOWLEDGED, MAX_WAITING
 
 VISITOR = "203.0.113.9:4711"
 
@@ -406,6 +406,28 @@ async def test_a_silent_data_channel_is_dropped_alone() -> None:
                 await asyncio.sleep(0.005)
 
         assert not client.transport.is_over
+
+
+async def test_a_data_channel_whose_client_does_not_answer_pings_of_yamux_is_dropped_alone() -> (
+    None
+):
+    async with rustunnel_rig(ping_seconds=9.0, silence_seconds=0.1, tick_seconds=0.01) as rig:
+        client, data = await Client.serving(rig)
+        [tunnel] = client.session.record.tunnels.values()
+        for _ in range(MAX_STREAMS // 4):
+            client.session.open_stream(tunnel, Reader(), "").reset(Code.CANCEL)
+
+        async with asyncio.timeout(3):
+            while not data.transport.is_aborted:
+                client.say(messages.Ping(timestamp=1))
+                await asyncio.sleep(0.005)
+
+        assert not client.transport.is_over
+        # The next one begins anew, with all places.
+        again = client.attach()
+        stream = client.session.open_stream(tunnel, Reader(), "")
+        assert not stream.is_waiting
+        await again.settle()
 
 
 async def test_a_session_that_was_closed_for_good_closes_its_client() -> None:

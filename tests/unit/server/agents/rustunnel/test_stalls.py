@@ -6,12 +6,12 @@ from helpers.pair import Reader
 from helpers.yamux_pair import Limits, Side
 from moleport_server.agents.rustunnel.stalls import Stalls
 from moleport_wire.hoody.frames import Code
-from moleport_wire.yamux.frames import DATA, FIN, INITIAL_WINDOW_BYTES, serialize
+from moleport_wire.yamux.frames import ACK, DATA, FIN, INITIAL_WINDOW_BYTES, PING, serialize
 
 
 def make(**limits: Unpack[Limits]) -> tuple[Side, Stalls]:
     side = Side(limits=limits)
-    return side, Stalls(side.mux, stream_seconds=30.0, credit_seconds=10.0)
+    return side, Stalls(side.mux, stream_seconds=30.0, credit_seconds=10.0, answer_seconds=40.0)
 
 
 def codes(reader: Reader) -> list[int]:
@@ -30,6 +30,24 @@ def test_a_stream_waits_for_a_place_and_not_for_ever() -> None:
 
     assert codes(waiting) == [Code.CALM_DOWN]
     assert not side.mux.waiting_streams
+
+
+def test_a_client_that_does_not_say_what_it_let_go_of_is_deaf_after_a_while() -> None:
+    side, stalls = make(max_streams=4)
+    for _ in range(4):
+        side.open()[0].reset(Code.CANCEL)
+
+    stalls.sweep(0.0)
+    stalls.sweep(39.0)
+    assert not stalls.is_deaf
+    stalls.sweep(40.0)
+    assert stalls.is_deaf
+
+    # It answers after all, and is asked again about the others.
+    side.mux.receive(serialize(PING, ACK, 0, 1))
+    side.open()[0].reset(Code.CANCEL)
+    stalls.sweep(41.0)
+    assert not stalls.is_deaf
 
 
 def test_a_stream_that_got_its_place_is_left_alone() -> None:
