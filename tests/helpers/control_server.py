@@ -147,7 +147,7 @@ async def accept_websocket(request: web.Request) -> web.StreamResponse:
     upgraded = web.WebSocketResponse(protocols=("hoody-tunnel.v2",))
     await upgraded.prepare(request)
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await upgraded.receive()
     await upgraded.close()
     return upgraded

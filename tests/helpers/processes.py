@@ -6,8 +6,11 @@ profiles and settings of the machine stay outside.
 """
 
 import asyncio
+import atexit
 import contextlib
 import fcntl
+import functools
+import itertools
 import json
 import os
 import random
@@ -223,7 +226,7 @@ def port_block() -> Iterator[int]:
 def _is_free(base: int) -> bool:
     try:
         with ExitStack() as stack:
-            for port in (*range(base, base + 5), *range(base + 100, base + 200)):
+            for port in range(base, base + PORTS_PER_SERVER):
                 listening = stack.enter_context(socket.socket())
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listening.bind(("127.0.0.1", port))
@@ -233,7 +236,22 @@ def _is_free(base: int) -> bool:
 
 
 def free_port() -> int:
-    """Find one port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+    """Find one port that nobody listens on now.
+
+    It is none that the kernel gives to outgoing connections or to whoever asks for any port, and no
+    other test process looks here: it is still free when the test comes to use it.
+    """
+    for _ in range(PORTS_PER_SERVER):
+        port = next(_own_ports())
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port")
+
+
+@functools.cache
+def _own_ports() -> Iterator[int]:
+    """Keep a block of ports for this process and go round in it."""
+    block = ExitStack()
+    base = block.enter_context(port_block())
+    atexit.register(block.close)
+    return itertools.cycle(range(base, base + PORTS_PER_SERVER))

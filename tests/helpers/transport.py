@@ -11,7 +11,7 @@ import aiofastnet
 from moleport_wire.aio.transport import MessageTransport
 from moleport_wire.aio.websocket import Upgrade, UpgradeAnswer, server_protocol
 
-SECONDS = 5.0
+SECONDS = 20.0
 SUBPROTOCOL = "hoody-tunnel.v2"
 UPGRADE_HEAD = (
     b"GET /x HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-DEADLINE_SECONDS = 3.0
+DEADLINE_SECONDS = 20.0
 
 
 async def until(is_true: Callable[[], object]) -> None:

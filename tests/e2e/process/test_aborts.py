@@ -11,7 +11,7 @@ from helpers.site import Site
 from helpers.visits import Visitor
 
 HOST = "shop.localhost"
-STEP_SECONDS = 10.0
+STEP_SECONDS = 20.0
 CURL_PARTIAL = {18, 56}
 """Curl's codes for a body that is too short, and for a connection that was reset."""
 

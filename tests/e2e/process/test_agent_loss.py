@@ -6,7 +6,6 @@ that waited is over at most 0.3 s after the agent has its tunnel back.
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime
 
 import pytest
 
@@ -17,8 +16,7 @@ from helpers.site import Site
 from helpers.visits import Load, Visitor
 
 HOST = "shop.localhost"
-LONGEST_AFTER_RETURN_SECONDS = 0.3
-STEP_SECONDS = 10.0
+STEP_SECONDS = 20.0
 
 
 @pytest.fixture
@@ -29,12 +27,6 @@ async def relay(site: Site) -> AsyncIterator[Relay]:
 
 def check_nobody_failed(load: Load) -> None:
     assert [attempt for attempt in load.failures() if not attempt.had_begun] == []
-
-
-def check_waits_ended_soon_after(load: Load, returned: datetime) -> None:
-    waiting = [a for a in load.attempts if a.began < returned < a.ended]
-    late = [(a.ended - returned).total_seconds() for a in waiting]
-    assert max(late, default=0.0) <= LONGEST_AFTER_RETURN_SECONDS, sorted(late)[-5:]
 
 
 async def start_shop(
@@ -61,7 +53,7 @@ async def test_no_request_fails_when_the_agent_is_killed_and_started_again(
 
     check_nobody_failed(load)
     event = second.events("tunnel_opened")[0]
-    check_waits_ended_soon_after(load, moment(event))
+    load.check_waits_ended_soon_after(moment(event))
     assert event["public_url"] == first.events("tunnel_opened")[0]["public_url"]
 
 
@@ -84,7 +76,7 @@ async def test_no_request_fails_when_the_connection_of_the_agent_is_cut(
             event = (await agent.wait_opened(since=seen))[0]
             assert event["public_url"] == url
             await load.wait_successes(50)
-            check_waits_ended_soon_after(load, moment(event))
+            load.check_waits_ended_soon_after(moment(event))
 
     check_nobody_failed(load)
 
@@ -135,7 +127,7 @@ async def test_no_request_fails_when_the_connection_is_lost_without_a_sign(
         await load.wait_successes(200, seconds=60)
 
     check_nobody_failed(load)
-    check_waits_ended_soon_after(load, moment(event))
+    load.check_waits_ended_soon_after(moment(event))
 
 
 async def test_a_tcp_port_stays_and_a_visitor_is_held_while_the_agent_is_away(site: Site) -> None:

@@ -11,7 +11,7 @@ from helpers.processes import Agent, free_port
 from helpers.site import Site
 from helpers.visits import Visitor
 
-STEP_SECONDS = 15.0
+STEP_SECONDS = 20.0
 
 
 def port_of(agent: Agent) -> int:

@@ -19,7 +19,7 @@ from helpers.origins import PATTERN, WebOrigin, pattern_hash
 from helpers.site import Curl, Site
 from helpers.visits import Visitor
 
-STEP_SECONDS = 10.0
+STEP_SECONDS = 20.0
 
 CLIENTS = [
     pytest.param(("--generation", "old"), id="old v1"),

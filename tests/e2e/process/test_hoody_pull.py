@@ -16,7 +16,7 @@ from helpers.processes import free_port
 from helpers.site import Site
 from helpers.visits import Visitor
 
-STEP_SECONDS = 10.0
+STEP_SECONDS = 20.0
 CLIENTS = [
     pytest.param(("--generation", "old"), id="old v1"),
     pytest.param(("--generation", "new"), id="new v1"),

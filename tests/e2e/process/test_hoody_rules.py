@@ -15,7 +15,7 @@ from helpers.doubles.process import Double, start_hoody
 from helpers.origins import WebOrigin
 from helpers.site import Curl, Site
 
-STEP_SECONDS = 15.0
+STEP_SECONDS = 20.0
 NEW = ("--generation", "new")
 V2 = (*NEW, "--sockets", "4")
 

@@ -11,7 +11,7 @@ from helpers.origins import WebOrigin
 from helpers.processes import free_port
 from helpers.site import Site
 
-STEP_SECONDS = 15.0
+STEP_SECONDS = 20.0
 OLD = ("--generation", "old")
 NEW = ("--generation", "new")
 CLIENTS = [

@@ -24,7 +24,7 @@ POLICY_ID = "6f8a9e0a-9f1c-4f43-8d80-0a4b4d4c00aa"
 OTHER_ID = "6f8a9e0a-9f1c-4f43-8d80-0a4b4d4c00ab"
 TOKEN = f"/api/tokens/{TOKEN_ID}"
 POLICY = f"/api/policies/{POLICY_ID}"
-SECONDS = 15
+SECONDS = 20.0
 
 
 def htpasswd(user: str, password: str) -> str:

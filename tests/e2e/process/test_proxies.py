@@ -10,7 +10,7 @@ from helpers.processes import Running, free_port
 from helpers.site import POLL_SECONDS, Site
 
 HOST = "shop.localhost"
-STEP_SECONDS = 15.0
+STEP_SECONDS = 20.0
 
 
 @pytest.fixture

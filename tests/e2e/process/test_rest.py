@@ -15,7 +15,7 @@ from helpers.site import Site
 
 HOST = "shop.localhost"
 CANARY = "canary-7d1f0c9b"
-STEP_SECONDS = 10.0
+STEP_SECONDS = 20.0
 
 
 async def call(

@@ -51,7 +51,7 @@ def write_token(site: Site, text: str) -> Path:
 async def test_a_first_message_that_is_no_login_is_told_so_or_dropped(
     site: Site, origin: WebOrigin, stack: AsyncExitStack
 ) -> None:
-    await site.start_server("limits.first_frame_seconds=1")
+    await site.start_server("limits.first_frame_seconds=3")
     texts = {}
     for first_frame in ("register", "garbage", "empty", "unknown", "text", "silence"):
         options = ("--first-frame", first_frame, "--no-reconnect")
@@ -219,7 +219,7 @@ async def test_the_newest_of_two_data_channels_has_the_streams(
 async def test_a_client_that_vanishes_leaves_nothing_but_its_lease(
     site: Site, origin: WebOrigin, stack: AsyncExitStack, moment: str
 ) -> None:
-    await site.start_server("limits.first_frame_seconds=1")
+    await site.start_server("limits.first_frame_seconds=3")
     for _ in range(3):
         client = await start_shop(stack, site, origin, "--vanish-at", moment)
         assert await client.wait_exit() == 9

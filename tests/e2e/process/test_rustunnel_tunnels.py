@@ -17,7 +17,7 @@ from helpers.site import Site
 from helpers.visits import Visitor
 
 HOST = "shop.localhost"
-STEP_SECONDS = 10.0
+STEP_SECONDS = 20.0
 
 
 async def start_shop(

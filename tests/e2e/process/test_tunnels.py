@@ -15,7 +15,7 @@ from helpers.site import Site
 from helpers.visits import Visitor
 
 HOST = "shop.localhost"
-STEP_SECONDS = 10.0
+STEP_SECONDS = 20.0
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class Rig:
 
     async def work(self) -> None:
         """Run the workers until nothing is due."""
-        async with asyncio.timeout(2), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             worker = group.create_task(self.controller.work())
             for _ in range(20):
                 await asyncio.sleep(0)

@@ -15,7 +15,7 @@ async def test_who_asks_for_much_holds_up_who_asks_for_little() -> None:
         await gate.take(size)
         order.append(name)
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         group.create_task(take("much", 20))
         group.create_task(take("little", 1))
         await asyncio.sleep(0)
@@ -29,7 +29,7 @@ async def test_who_asks_for_much_holds_up_who_asks_for_little() -> None:
 
 async def test_a_cancelled_wait_lets_the_next_one_through() -> None:
     gate = Gate(1)
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         first = group.create_task(gate.take(2))
         group.create_task(gate.take(1))
         await asyncio.sleep(0)
@@ -46,7 +46,7 @@ async def test_a_reset_stream_gives_its_share_of_the_session_back() -> None:
         with pytest.raises(GateClosed):
             await gates.take(2, 10)
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         group.create_task(blocked())
         await asyncio.sleep(0)
         assert gates.session.credit == 80

@@ -272,7 +272,8 @@ async def test_it_comes_back_after_exactly_one_second(
     _, again = await client.wait_events("connecting", 2)
 
     waited = moment(again) - moment(client.events("control_closed")[0])
-    assert 1.0 <= waited.total_seconds() < 1.5
+    # The next step would be two seconds.
+    assert 1.0 <= waited.total_seconds() < 2.0
 
 
 async def test_an_orderly_close_ends_it_for_good(stack: AsyncExitStack, server: StandIn) -> None:

@@ -209,7 +209,7 @@ async def test_requests_with_the_same_credential_share_one_verification(
     verifier.may_run.clear()
     header = basic("ann", "secret")
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         waiting = [
             tasks.create_task(gate.verify(RULES, address=PEER, authorization=header))
             for _ in range(20)

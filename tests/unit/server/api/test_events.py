@@ -28,7 +28,7 @@ class Reader:
 
     async def block(self) -> dict[str, str]:
         fields: dict[str, str] = {}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while line := (await self.response.content.readline()).decode():
                 if line == "\n":
                     return fields
@@ -43,7 +43,7 @@ class Reader:
                 return block["event"], json.loads(block["data"])
 
     async def rest(self) -> bytes:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await self.response.content.read()
 
 

@@ -11,7 +11,7 @@ from moleport_server.store.base import CaptureRow
 from moleport_server.store.memory import MemoryCaptureStore
 
 QUICK = WriterSettings(
-    batch_seconds=0.01, rest_seconds=0.001, backoff_first_seconds=0.01, flush_seconds=0.2
+    batch_seconds=0.01, rest_seconds=0.001, backoff_first_seconds=0.01, flush_seconds=5.0
 )
 
 
@@ -35,7 +35,7 @@ class WatchedStore(MemoryCaptureStore):
         await super().add_captures(rows)
 
     async def wait_for_batches(self, count: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(self.batches) < count:
                 self.changed.clear()
                 await self.changed.wait()
@@ -144,7 +144,7 @@ async def test_a_failing_store_pauses_writing_and_is_tried_again(
     async with CaptureWriter(store, ids, QUICK) as writer:
         writer.offer(tunnel, make_capture(ids))
         await store.wait_for_batches(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(store.batches) < 2:
                 writer.offer(tunnel, make_capture(ids))
                 await asyncio.sleep(0)
@@ -160,7 +160,7 @@ async def test_closing_gives_up_on_a_store_that_hangs_and_counts_the_rest(
     tunnel = make_tunnel()
     settings = WriterSettings(batch_rows=2, flush_seconds=0.05)
 
-    async with asyncio.timeout(5), CaptureWriter(store, ids, settings) as writer:
+    async with asyncio.timeout(20), CaptureWriter(store, ids, settings) as writer:
         for _ in range(1):
             writer.offer(tunnel, make_capture(ids))
 
@@ -173,13 +173,13 @@ async def test_cancelling_the_owner_ends_the_writer(store: WatchedStore, ids: Ca
     entered = asyncio.Event()
 
     async def own() -> None:
-        async with CaptureWriter(store, ids, QUICK) as writer:
+        async with CaptureWriter(store, ids, WriterSettings(flush_seconds=0.05)) as writer:
             writer.offer(make_tunnel(), make_capture(ids))
             await store.wait_for_batches(1)
             entered.set()
             await asyncio.Event().wait()
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
         task = tasks.create_task(own())
         await entered.wait()
         task.cancel()

@@ -939,7 +939,7 @@ async def test_a_finished_request_is_captured_reported_published_and_logged() ->
         assert (capture.request_bytes, capture.response_bytes) == (4, 5)
         assert capture.peer == visitor.address
         assert rig.upstream.reports == [(b"POST", b"/order?token=s3cret", 200)]
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             event = await anext(aiter(watcher))
         assert event.kind == "request.finished"
         assert "s3cret" not in json.dumps(event.fields)
@@ -969,7 +969,7 @@ async def test_nothing_is_captured_when_it_is_off() -> None:
         await visitor.answer()
 
         assert rig.captures.list(rig.tunnel.id, 10) == []
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             assert (await anext(aiter(watcher))).fields["request_id"] == ""
 
 

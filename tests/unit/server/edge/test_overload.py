@@ -13,7 +13,7 @@ from moleport_server.edge.overload import BusyConnection, Overload
 from moleport_server.edge.plain_listener import listen
 from moleport_server.listening import bind_listener
 
-SECONDS = 5.0
+SECONDS = 20.0
 
 
 @asynccontextmanager

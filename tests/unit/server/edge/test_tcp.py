@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from helpers.agent_rig import AgentRig, Driver, agent_rig, goaway
 from helpers.clock import FakeClock
+from helpers.processes import free_port
 from helpers.visitor import Visitor
 from helpers.waiting import until
 from moleport_server.access.descriptors import DescriptorBudget
@@ -33,13 +34,6 @@ UPLOAD_BYTES = 1024 * 1024
 def _is_reading(connection: TcpConnection) -> bool:
     transport = connection.transport
     return transport is not None and transport.is_reading()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @dataclass(slots=True)
@@ -190,7 +184,7 @@ async def test_a_finished_connection_is_published_to_who_watches() -> None:
             await rig.stream()
             visitor.break_off()
 
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             event = await anext(aiter(watcher))
         assert (event.kind, event.fields["method"]) == ("request.finished", "TCP")
 

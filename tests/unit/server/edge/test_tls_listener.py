@@ -96,7 +96,7 @@ class World:
         self, port: int, name: str, *, before: bytes = b""
     ) -> tuple[str, dict[str, Any]]:
         """Connect like a client that verifies, and return the greeting and the certificate."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(before)
@@ -156,7 +156,7 @@ async def test_a_hello_in_single_bytes_is_served(world: World) -> None:
     client = world.authority.client()
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client.wrap_bio(incoming, outgoing, server_hostname="default.example")
-    async with world.listener() as listener, asyncio.timeout(5):
+    async with world.listener() as listener, asyncio.timeout(20):
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with pytest.raises(ssl.SSLWantReadError):
@@ -187,7 +187,7 @@ async def test_the_client_of_a_proxy_is_told_to_the_protocol(world: World, pream
 
 
 async def send(port: int, data: bytes, *, eof: bool = False) -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(data)
@@ -214,7 +214,7 @@ async def test_what_is_not_tls_is_closed_and_counted(
 ) -> None:
     async with world.listener() as listener:
         assert await send(listener.port, data, eof=eof) == b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await world.failed.wait()
 
     assert world.failures == [reason]
@@ -258,7 +258,7 @@ async def test_a_full_gate_refuses_before_any_work(world: World) -> None:
 
 @on_both_loops
 async def test_leaving_ends_handshakes_under_way(world: World) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         async with world.listener() as listener:
             reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
             while not world.gate.inside["127.0.0.1"]:
@@ -269,7 +269,7 @@ async def test_leaving_ends_handshakes_under_way(world: World) -> None:
 
 @on_both_loops
 async def test_a_stopped_listener_accepts_nothing_and_finishes_what_it_has(world: World) -> None:
-    async with world.listener() as listener, asyncio.timeout(5):
+    async with world.listener() as listener, asyncio.timeout(20):
         port = listener.port
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while not world.gate.inside["127.0.0.1"]:

@@ -1,7 +1,8 @@
-import time
+import timeit
 
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import Counter, Histogram
 
 from moleport_server.metrics.catalogue import REQUEST_SECONDS
 from moleport_server.metrics.counters import ABORTED, RequestCounters
@@ -41,13 +42,16 @@ def test_upstream_durations_are_apart() -> None:
 
 def test_counting_costs_the_hot_path_next_to_nothing() -> None:
     count = RequestCounters().count
-    best = 1.0
+    total = Counter("requests", "", ["code"], registry=None)
+    seconds = Histogram("seconds", "", ["protocol"], buckets=REQUEST_SECONDS, registry=None)
 
-    for _ in range(20):
-        started = time.perf_counter()
-        for _ in range(1000):
-            count(2, 0.0123)
-        best = min(best, (time.perf_counter() - started) / 1000)
+    def count_with_labels() -> None:
+        total.labels("2xx").inc()
+        seconds.labels("http").observe(0.0123)
 
-    # Measured 0.3 microseconds; a labelled Prometheus counter and histogram take about 3.
-    assert best < 1.5e-6
+    # The best round of each: the others may have been interrupted.
+    ours = min(timeit.repeat(lambda: count(2, 0.0123), number=500, repeat=20))
+    theirs = min(timeit.repeat(count_with_labels, number=500, repeat=20))
+
+    # Measured 0.3 and 3 microseconds.
+    assert ours < theirs / 3

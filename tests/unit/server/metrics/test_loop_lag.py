@@ -1,8 +1,6 @@
 import asyncio
 import time
 
-import pytest
-
 from helpers.metrics import Everything, everything
 from moleport_server.metrics.loop_lag import PEAK_SECONDS, LoopLagProbe
 
@@ -35,14 +33,19 @@ async def test_a_blocked_loop_is_seen() -> None:
     probe.start()
     probe.start()
 
+    started = time.perf_counter()
     time.sleep(0.05)  # the lag itself
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not all_of_it.registry.get_sample_value(count):
             await asyncio.sleep(0)
+    longest = time.perf_counter() - started
     probe.close()
     probe.close()
 
-    assert values(all_of_it)[1] == pytest.approx(0.049, abs=0.04)
+    peak = values(all_of_it)[1]
+    assert peak is not None
+    # The kernel may well sleep longer than it was asked to.
+    assert 0.04 < peak <= longest
 
 
 async def test_a_closed_probe_leaves_no_timer() -> None:

@@ -7,7 +7,7 @@ from moleport_server.registry.events import KEPT_EVENTS, WATCHER_BACKLOG, EventL
 async def taken(watcher: Watcher, count: int) -> list[int]:
     """Return the ids of the next events."""
     ids = []
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         async for event in watcher:
             ids.append(event.id)
             if len(ids) == count:
@@ -22,7 +22,7 @@ async def test_a_watcher_sees_what_happens_from_now_on() -> None:
 
     log.publish("tunnel.opened", "t1", {"label": "shop"})
 
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         event = await anext(aiter(watcher))
     assert (event.id, event.kind, event.at, event.token_id) == (2, "tunnel.opened", 5.0, "t1")
     assert event.fields == {"label": "shop"}

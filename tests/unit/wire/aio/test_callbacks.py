@@ -8,7 +8,7 @@ from helpers.waiting import until
 from moleport_wire.aio.callbacks import SocketCallbacks
 from moleport_wire.aio.sockets import ReadBuffer
 
-SECONDS = 5
+SECONDS = 20.0
 
 
 class Owner:

@@ -15,7 +15,7 @@ from moleport_wire.aio.callbacks import SocketCallbacks
 from moleport_wire.aio.resets import watch_for_reset, watch_while_paused
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-STEP_SECONDS = 5.0
+STEP_SECONDS = 20.0
 
 
 class Client(asyncio.Protocol):

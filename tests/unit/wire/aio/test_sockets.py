@@ -25,7 +25,7 @@ from moleport_wire.aio.sockets import (
     tune_socket,
 )
 
-SECONDS = 5.0
+SECONDS = 20.0
 
 Greet = Callable[[asyncio.Transport], None]
 

@@ -15,7 +15,7 @@ from moleport_wire.aio.splice import WRITE_BUFFER_BYTES, Splice
 from moleport_wire.hoody.frames import Code
 from moleport_wire.hoody.streams import HIGH_WATER_BYTES
 
-SECONDS = 5.0
+SECONDS = 20.0
 WINDOW = 256 * 1024
 BULK = bytes(range(256)) * 32 * 1024  # 8 MiB
 

@@ -6,7 +6,7 @@ import pytest
 from helpers.loops import on_both_loops
 from moleport_wire.aio.tasks import TaskOwner
 
-SECONDS = 5.0
+SECONDS = 20.0
 
 
 @on_both_loops

@@ -442,9 +442,10 @@ async def silent_server() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Eve
     asked, ended = asyncio.Event(), asyncio.Event()
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        asked.set()
-        with suppress(ConnectionError):
+        # On a busy machine a client may give up before it has asked.
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            asked.set()
             await reader.read()
         writer.close()
         with suppress(ConnectionError):
@@ -462,7 +463,7 @@ async def silent_server() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Eve
 async def test_a_server_that_does_not_answer_costs_the_timeout_and_no_socket() -> None:
     async with silent_server() as (url, _, ended):
         with pytest.raises(TimeoutError):
-            await dial(Recorder(), url, timeout_seconds=0.05)
+            await dial(Recorder(), url, timeout_seconds=0.3)
 
         async with asyncio.timeout(SECONDS):
             await ended.wait()
@@ -473,7 +474,7 @@ async def test_a_cancelled_dial_leaves_no_connection() -> None:
     recorder = Recorder()
     async with silent_server() as (url, asked, ended):
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(dial(recorder, url, timeout_seconds=0.2))
+            task = group.create_task(dial(recorder, url, timeout_seconds=1.0))
             async with asyncio.timeout(SECONDS):
                 await asked.wait()
             task.cancel()

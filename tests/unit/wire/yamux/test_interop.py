@@ -15,7 +15,7 @@ from moleport_wire.hoody.frames import Code
 from moleport_wire.yamux.mux import MAX_STREAMS, MAX_UNACKNOWLEDGED
 
 MIB = 1024 * 1024
-SECONDS = 10.0
+SECONDS = 20.0
 PREFACE = bytes(range(16))
 
 

@@ -434,7 +434,7 @@ async def test_an_agent_that_does_not_answer_or_left_is_not() -> None:
 
 async def test_a_silent_agent_is_gone() -> None:
     async with (
-        agent_rig(ping_seconds=0.02, silence_seconds=0.05) as rig,
+        agent_rig(ping_seconds=0.05, silence_seconds=0.5) as rig,
         rig.driver() as driver,
     ):
         driver.answers_pings = False

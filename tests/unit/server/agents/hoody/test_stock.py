@@ -311,7 +311,7 @@ async def test_the_next_in_line_goes_when_a_place_is_free(monkeypatch: pytest.Mo
 
 
 async def test_a_client_that_answers_no_ping_is_gone_and_its_port_is_kept() -> None:
-    stock = StockSettings(ping_seconds=0.02, pong_seconds=0.1)
+    stock = StockSettings(ping_seconds=0.02, pong_seconds=0.5)
     async with agent_rig(registry=PORTS, stock=stock) as rig, v1(rig) as driver:
         await driver.greet(**V1)
         await expose(driver)
