@@ -314,7 +314,10 @@ class _Agent:
 
 def _explain(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted: {error.verify_message}"
+        return (
+            f"the server's certificate is not trusted: {error.verify_message}; "
+            "`moleport doctor` tells what to do"
+        )
     if isinstance(error, TimeoutError):
         return "no answer from the server"
     if isinstance(error, OSError) and error.strerror:

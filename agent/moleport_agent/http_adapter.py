@@ -5,6 +5,7 @@ through it. The token is read anew for each request and goes to this server only
 errors, not followed.
 """
 
+import ssl
 from collections.abc import Generator
 from typing import Any, Final
 
@@ -101,12 +102,26 @@ def translate(error: httpx.HTTPError, url: str) -> ClientError:
     if isinstance(error, httpx.ProxyError):
         return ConnectError(f"the proxy did not connect to {url}: {error}")
     if isinstance(error, httpx.ConnectError):
+        refused = _refused_certificate(error)
+        if refused is not None:
+            return ConnectError(
+                f"the certificate of {url} is not trusted: {refused.verify_message}; "
+                "name its CA with --ca-file"
+            )
         return ConnectError(f"cannot connect to {url}: {error}; `moleport doctor` tells more")
     if isinstance(error, httpx.TimeoutException):
         return ConnectError(f"{url} stopped answering")
     if isinstance(error, httpx.RemoteProtocolError):
         return ConnectError(f"{url} broke off: {error}")
     return ConnectError(f"the connection to {url} failed: {str(error) or type(error).__name__}")
+
+
+def _refused_certificate(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    """Find what OpenSSL said among the errors that this one was made from."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def _reason(status: int, content: bytes) -> tuple[str, str | None]:

@@ -9,7 +9,8 @@ import difflib
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 import yaml
@@ -23,6 +24,14 @@ LONGEST_FILE_BYTES: Final = 1024 * 1024
 """A thousand tunnels are 200 KiB; beyond this it is another file."""
 MOST_TUNNELS: Final = 1024
 """More in one agent make no sense and would only hide a generator's mistake."""
+
+_WORDS: Final[Mapping[Any, str]] = {
+    str: "text",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list of texts",
+    dict: "one entry per tunnel",
+}
 
 
 class TunnelFileKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,15 +122,31 @@ def _tunnels(
         problems.extend(
             f"{where}.{key}: is missing" for key in ("protocol", "target") if key not in entry
         )
-        if len(problems) > known:
-            continue
-        found: list[Problem] = []
-        tunnel = make_tunnel(name, TunnelEntry(**values), directory, found)
+        is_whole = len(problems) == known
+        tunnel, found = _check_entry(name, values, directory)
         problems.extend(f"{where}.{field}: {sentence}" for field, sentence in found)
-        if tunnel is not None:
+        if tunnel is not None and is_whole:
             made.append(tunnel)
     problems.extend(_doubles(made))
     return made
+
+
+def _check_entry(
+    name: str, values: Mapping[str, Any], directory: Path
+) -> tuple[TunnelSettings | None, list[Problem]]:
+    """Check the values whose type is right; what is wrong or missing otherwise has been told.
+
+    Without a protocol only that counts which is wrong with each of them.
+    """
+    protocols = [values["protocol"]] if "protocol" in values else ["http", "tcp"]
+    tunnel: TunnelSettings | None = None
+    rounds: list[list[Problem]] = []
+    for protocol in protocols:
+        found: list[Problem] = []
+        entry = TunnelEntry(**{"target": 1, **values, "protocol": protocol})
+        tunnel = make_tunnel(name, entry, directory, found)
+        rounds.append(found)
+    return tunnel, [problem for problem in rounds[0] if all(problem in one for one in rounds)]
 
 
 def _doubles(tunnels: Iterable[TunnelSettings]) -> Iterable[str]:
@@ -154,8 +179,8 @@ def _leaves(
             continue
         try:
             converted[field.name] = msgspec.convert(value, field.type)
-        except msgspec.ValidationError as error:
-            problems.append(f"{path}: {_sentence(error)}")
+        except msgspec.ValidationError:
+            problems.append(f"{path}: must be {' or '.join(_wanted(field.type))}")
     return converted
 
 
@@ -166,9 +191,13 @@ def _unknown(key: str, known: Iterable[str]) -> str:
     return f"is not known; the keys are {', '.join(known)}"
 
 
-def _sentence(error: msgspec.ValidationError) -> str:
-    text = str(error)
-    return text[:1].lower() + text[1:]
+def _wanted(kind: Any) -> list[str]:
+    """Say in words what a type of the schema accepts."""
+    if get_origin(kind) is Literal:
+        return [str(choice) for choice in get_args(kind)]
+    if get_origin(kind) in (Union, UnionType):
+        return [word for one in get_args(kind) for word in _wanted(one)]
+    return [] if kind is NoneType else [_WORDS[get_origin(kind) or kind]]
 
 
 def _beside(path: Path, name: str | None) -> Path | None:

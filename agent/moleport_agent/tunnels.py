@@ -69,7 +69,7 @@ def make_tunnel(
         problems.append(("hostname", "excludes name: write either of them"))
     if entry.port is not None and not 0 < entry.port < 65536:
         problems.append(("port", "must be a number from 1 to 65535"))
-    host_header = entry.host_header or "preserve"
+    host_header = "preserve" if entry.host_header is None else entry.host_header
     if host_header not in ("preserve", "rewrite") and not _HOST_HEADER.fullmatch(host_header):
         problems.append(("host_header", "must be preserve, rewrite or a host name"))
     target = _target(entry, directory, problems)

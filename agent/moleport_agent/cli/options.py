@@ -39,11 +39,13 @@ class ConnectionFlags:
     insecure: bool
     secret_dir: Path | None
 
-    def resolve(self, *, file_layer: Layer | None = None) -> ResolvedServer:
+    def resolve(
+        self, *, file_layer: Layer | None = None, needs_token: bool = True
+    ) -> ResolvedServer:
         """Merge flags, environment, moleport.yaml and the profile.
 
         Raises:
-            ConfigError: something is missing or unusable.
+            ConfigError: something is missing (a token only if it is needed) or unusable.
         """
         environ = environment()
         layers = [
@@ -61,7 +63,7 @@ class ConnectionFlags:
         if file_layer is not None:
             layers.append(file_layer)
         layers += profile_layers(config_directory(environ))
-        return resolve(layers)
+        return resolve(layers, needs_token=needs_token)
 
     def resolve_loudly(self, *, file_layer: Layer | None = None) -> ResolvedServer:
         """Merge like `resolve`, and say on standard error what is dangerous about the result."""

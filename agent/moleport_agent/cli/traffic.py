@@ -35,8 +35,7 @@ _REQUEST_KEYS = (
     "-f",
     "--follow/--no-follow",
     default=True,
-    show_default=True,
-    help="Go on with live requests until Ctrl-C.",
+    help="Go on with live requests until Ctrl-C, which is the default.",
 )
 @click.option(
     "--limit",

@@ -6,6 +6,7 @@ too: silence would read as health.
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from typing import Final, Protocol
 
 from moleport_agent.config import ResolvedServer, is_readable_by_others
 from moleport_agent.doctor.findings import CHECKS, Finding, Outcome, failed, ok, skipped, warning
@@ -20,28 +21,46 @@ from moleport_agent.doctor.service import (
 from moleport_agent.doctor.tls import check_tls
 from moleport_agent.errors import ConfigError
 
+_LOGIN: Final = "run `moleport login` with a token from whoever runs the server"
+
+
+class Resolve(Protocol):
+    """Finds the settings of the server."""
+
+    def __call__(self, *, needs_token: bool) -> ResolvedServer:
+        """Merge all sources; raises `ConfigError` for what is missing or unusable."""
+        ...
+
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def examine(
-    resolve: Callable[[], ResolvedServer], now: Callable[[], datetime] = _utc_now
-) -> Iterator[Finding]:
+def examine(resolve: Resolve, now: Callable[[], datetime] = _utc_now) -> Iterator[Finding]:
     """Look at everything between the settings and the server, and yield a finding for each check.
 
     Args:
-        resolve: finds the settings; a `ConfigError` of it is the first finding.
+        resolve: finds the settings, with a token or, if there is none, without. A `ConfigError` of
+            both is the first finding; a token that is missing spares no other check.
         now: the time of day in UTC.
     """
+    tokenless = ""
     try:
-        resolved = resolve()
+        resolved = resolve(needs_token=True)
     except ConfigError as error:
-        yield failed("settings", "; ".join(error.problems), "correct what is named, then try again")
-        yield from _skip_after("settings")
-        return
+        problems = "; ".join(error.problems)
+        try:
+            resolved, tokenless = resolve(needs_token=False), problems
+        except ConfigError:
+            yield failed("settings", problems, "correct what is named, then try again")
+            yield from _skip_after("settings")
+            return
     settings = resolved.settings
-    finding = _check_settings(resolved)
+    finding = (
+        ok("settings", f"server {settings.url} from {resolved.server_source}")
+        if tokenless
+        else _check_settings(resolved)
+    )
     yield finding
     if finding.outcome is Outcome.FAILED:
         yield from _skip_after("settings")
@@ -65,7 +84,7 @@ def examine(
         yield from _skip_after("http")
         return
     yield clock
-    token = check_token(settings)
+    token = failed("token", tokenless, _LOGIN) if tokenless else check_token(settings)
     yield token
     is_known = token.outcome is not Outcome.FAILED
     yield check_websocket(route, settings) if is_known else skipped("websocket", "token")

@@ -11,7 +11,7 @@ from helpers.processes import free_port
 from helpers.site import Site
 
 EXIT_SETTINGS, EXIT_ADDRESS, EXIT_STORE = 2, 3, 4
-AGENT_USAGE, AGENT_NOT_AUTHORISED = 2, 4
+AGENT_USAGE, AGENT_UNREACHABLE, AGENT_NOT_AUTHORISED = 2, 3, 4
 PROBLEMS = 3
 
 
@@ -136,7 +136,16 @@ async def test_an_untrusted_certificate_is_told_and_retried_in_vain(
 
     event = await agent.wait_event("disconnected")
 
-    assert "certificate" in event["reason"]
+    assert event["reason"].startswith("the server's certificate is not trusted: ")
+    assert "moleport doctor" in event["reason"]
+    listed = await site.run(
+        *("moleport", "list", "--server", f"https://localhost:{site.control_port}"),
+        *("--token-file", site.data_dir / "admin-token"),
+        MOLEPORT_CONFIG_DIR=str(site.directory / "empty"),
+    )
+    assert await listed.wait_exit() == AGENT_UNREACHABLE
+    assert "is not trusted: " in listed.output
+    assert "--ca-file" in listed.output
     assert not agent.events("tunnel_opened")
 
 

@@ -65,6 +65,7 @@ def test_every_problem_is_told_at_once_with_its_path(write: Callable[[str], Path
         "sever",
         "connections",
         "tunnels.web.nmae",
+        "tunnels.web.allow_cidr",
         "tunnels.db.protocol",
         "tunnels.api.target",
         "tunnels.other",
@@ -73,6 +74,34 @@ def test_every_problem_is_told_at_once_with_its_path(write: Callable[[str], Path
     ]
     assert "did you mean server?" in problems[0]
     assert "did you mean name?" in problems[2]
+
+
+def test_a_value_of_the_wrong_type_hides_nothing_else_of_its_tunnel(
+    write: Callable[[str], Path],
+) -> None:
+    path = write("""
+        connections: many
+        tunnels:
+          web: {protocol: udp, target: 99999, basic_auth: 5}
+          db: {protocol: tcp, target: 1, port: x, host_header: rewrite}
+          api: {target: 1, proxy_protocol: v3, upstream_insecure: 1, name: a b, port: 0}
+          app: {protocol: http, target: 1, host_header: ""}
+        """)
+
+    assert problems_of(path) == [
+        "connections: must be a whole number",
+        "tunnels.web.protocol: must be http or tcp",
+        "tunnels.web.basic_auth: must be text or a list of texts",
+        "tunnels.web.target: target '99999' has a wrong port; it must be a number from 1 to 65535",
+        "tunnels.db.port: must be a whole number",
+        "tunnels.db.host_header: works with protocol http only; leave it out",
+        "tunnels.api.proxy_protocol: must be v1 or v2",
+        "tunnels.api.upstream_insecure: must be true or false",
+        "tunnels.api.protocol: is missing",
+        "tunnels.api.name: may have letters, digits and inner hyphens only, at most 63 of them",
+        "tunnels.api.port: must be a number from 1 to 65535",
+        "tunnels.app.host_header: must be preserve, rewrite or a host name",
+    ]
 
 
 UNREADABLE = {

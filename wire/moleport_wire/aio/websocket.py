@@ -377,6 +377,8 @@ async def connect(
             )
     except ProxyError as error:
         raise ConnectionError(f"the proxy refused: {error}") from error
+    except ssl.SSLError:
+        raise  # a certificate that is not trusted is a ValueError as well
     except (picows.WSInvalidURL, ValueError) as error:
         # The library of proxies raises ValueError for schemes that it does not know.
         raise ConnectionError(f"not a usable address: {error}") from error

@@ -1,12 +1,13 @@
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from helpers.control_server import ControlServer
-from moleport_agent.config import Layer, ResolvedServer, resolve
-from moleport_agent.doctor.examination import examine, is_healthy
+from moleport_agent.config import Layer, resolve
+from moleport_agent.doctor.examination import Resolve, examine, is_healthy
 from moleport_agent.doctor.findings import CHECKS, Finding, Outcome
 from moleport_agent.errors import ConfigError
 from moleport_agent.settings import Secret
@@ -19,8 +20,9 @@ def server() -> Iterator[ControlServer]:
         yield running
 
 
-def settings_for(url: str, **fields: Any) -> Callable[[], ResolvedServer]:
-    return lambda: resolve([Layer(source="flags", server=url, **{"token": Secret("t")} | fields)])
+def settings_for(url: str, **fields: Any) -> Resolve:
+    layer = Layer(source="flags", server=url, **{"token": Secret("t")} | fields)
+    return partial(resolve, [layer])
 
 
 def outcomes(findings: Iterable[Finding]) -> dict[str, str]:
@@ -35,7 +37,7 @@ def test_a_healthy_way_passes_every_check_in_order(server: ControlServer) -> Non
 
 
 def test_wrong_settings_are_the_only_thing_that_is_looked_at() -> None:
-    def broken() -> NoReturn:
+    def broken(*, needs_token: bool) -> NoReturn:
         raise ConfigError(["no server: set it"])
 
     findings = list(examine(broken))
@@ -44,6 +46,17 @@ def test_wrong_settings_are_the_only_thing_that_is_looked_at() -> None:
     assert findings[0].sentence == "no server: set it"
     assert {finding.outcome for finding in findings[1:]} == {Outcome.SKIPPED}
     assert not is_healthy(findings)
+
+
+def test_a_missing_token_spares_no_check_that_needs_none(server: ControlServer) -> None:
+    findings = {f.check: f for f in examine(settings_for(server.url, token=None))}
+
+    assert "no token: run `moleport login`" in findings["token"].sentence
+    assert {check for check, finding in findings.items() if finding.outcome is Outcome.OK} >= {
+        *("settings", "name resolution", "tcp", "http", "latency")
+    }
+    assert findings["websocket"].outcome is findings["streaming"].outcome is Outcome.SKIPPED
+    assert not is_healthy(findings.values())
 
 
 def test_a_missing_token_file_is_told_before_anything_is_dialled() -> None:

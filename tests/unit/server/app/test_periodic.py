@@ -22,7 +22,7 @@ async def test_periodic_work_goes_on_after_the_store_failed(
             is_enough.set()
         raise StoreFull("disk full")
 
-    async with TaskOwner() as tasks, asyncio.timeout(3):
+    async with TaskOwner() as tasks, asyncio.timeout(20):
         tasks.start(every(0.001, work), "try")
         await is_enough.wait()
 
@@ -32,6 +32,6 @@ async def test_periodic_work_goes_on_after_the_store_failed(
 async def test_work_that_does_not_wait_is_done_as_well() -> None:
     is_done = asyncio.Event()
 
-    async with TaskOwner() as tasks, asyncio.timeout(3):
+    async with TaskOwner() as tasks, asyncio.timeout(20):
         tasks.start(every(0.001, is_done.set), "try")
         await is_done.wait()

@@ -436,6 +436,26 @@ async def test_nobody_there_is_no_connection() -> None:
             await dial(Recorder(), f"ws://127.0.0.1:{unused.getsockname()[1]}/x")
 
 
+@on_both_loops
+async def test_a_certificate_that_is_not_trusted_stays_what_it_is(tmp_path: Path) -> None:
+    files = TestAuthority(tmp_path).write("server", "localhost")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(files.certificate_file, files.key_file)
+
+    async with upgrading_server(accepting(Recorder()), tls=tls) as port:
+        with pytest.raises(ssl.SSLCertVerificationError) as refusal:
+            await connect(
+                Recorder(),
+                f"wss://127.0.0.1:{port}/x",
+                subprotocol="test",
+                headers={},
+                ssl_context=ssl.create_default_context(),
+                timeout_seconds=SECONDS,
+            )
+
+    assert refusal.value.verify_message
+
+
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[tuple[str, asyncio.Event, asyncio.Event]]:
     """Accepts and says nothing; tells when somebody asked, and when they hung up."""
