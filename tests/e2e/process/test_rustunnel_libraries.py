@@ -8,7 +8,9 @@ crate, whose limits and violations are those that stock clients have.
 import asyncio
 import hashlib
 import json
+import signal
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 
 import pytest
 
@@ -83,7 +85,7 @@ async def test_its_answers_do_not_wait_for_delayed_acknowledgements(
 async def test_it_carries_bodies_both_ways_and_comes_back_to_a_restarted_server(
     site: Site, origin: WebOrigin, stack: AsyncExitStack, mebibytes: int
 ) -> None:
-    await site.start_server()
+    await site.start_server("server.drain_delay_seconds=0")
     client = await start_rust_rustunnel(stack, site, "http", "shop", origin.port)
     await client.wait_event("tunnel_opened")
     assert (await visit(site, "/")).status == 200
@@ -108,11 +110,19 @@ async def test_it_carries_bodies_both_ways_and_comes_back_to_a_restarted_server(
 
     async with Load(site.http_port, HOST).running() as load:
         await load.wait_successes(100)
-        seen = len(client.lines)
-        await site.server.kill()
-        await site.start_server()
-        await client.wait_event("tunnel_opened", since=seen)
-        await load.wait_successes(200)
+        for is_in_order in (False, True):
+            seen = len(client.lines)
+            if is_in_order:
+                site.server.send_signal(signal.SIGTERM)
+                assert await site.server.wait_exit() == 0
+            else:
+                await site.server.kill()
+            await site.start_server("server.drain_delay_seconds=0")
+            ready = datetime.now(UTC)
+            await client.wait_event("tunnel_opened", since=seen)
+            await load.wait_successes(200)
+            # Whoever came while it was away waited for it.
+            assert load.failures(since=ready) == []
     [session] = await site.api("GET", "/api/sessions")
     await site.api("DELETE", f"/api/sessions/{session['session_id']}")
 

@@ -729,6 +729,17 @@ class Wire(RuleBasedStateMachine):
             assert stream.window.credit >= 0
 
     @invariant()
+    def windows_are_those_of_open_streams(self) -> None:
+        opened = [stream for stream, _ in self.pair.server.opened.values()]
+        for side, streams in (
+            (self.pair.client, [stream for stream, _ in self.streams]),
+            (self.pair.server, opened),
+        ):
+            assert side.budget.committed_bytes == sum(stream.window.size for stream in streams)
+        for stream, _ in self.streams:
+            assert (stream.window.size > 0) == (stream.id in self.pair.client.mux._streams)
+
+    @invariant()
     def places_are_kept(self) -> None:
         mux = self.pair.client.mux
         assert len(mux._streams) + mux._leaving <= self.max_streams
