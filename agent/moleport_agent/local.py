@@ -19,6 +19,9 @@ from typing import Final, Literal
 
 import aiofastnet
 
+# Not exported by the package, but the one thing that `create_connection` makes for a plain socket.
+from aiofastnet.selector_transport import SelectorSocketTransport
+
 from moleport_agent.events import Observer, UpstreamFailed
 from moleport_agent.settings import Target, TunnelSettings
 from moleport_agent.trust import data_path_context
@@ -56,17 +59,30 @@ class LocalService:
         splice = Splice(self._buffer, self._ended, preface=preface)
         self._splices.add(splice)
         splice.attach(accept(splice))
-        self._tasks.start(self._connect(splice), "connect to local service")
+        sock = None
+        if self._address is not None:
+            try:
+                sock, is_connected = _dial(*self._address)
+            except OSError as error:
+                self._refuse(splice, error.strerror or str(error))
+                return
+            if is_connected:
+                # On loopback nothing has to be waited for: a task would cost more than the connection.
+                SelectorSocketTransport(asyncio.get_running_loop(), sock, splice.protocol())
+                return
+        task = self._tasks.start(self._connect(splice, sock), "connect to local service")
+        if sock is not None:
+            _close_if_cancelled(sock, task)
 
     def _ended(self, splice: Splice, reason: str) -> None:
         del reason
         self._splices.discard(splice)
 
-    async def _connect(self, splice: Splice) -> None:
+    async def _connect(self, splice: Splice, sock: socket.socket | None) -> None:
         target = self.tunnel.target
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await self._open(splice, target)
+                await self._open(splice, target, sock)
         except TimeoutError:
             self._refuse(splice, "no answer in 5 s")
         except (OSError, ssl.SSLError) as error:
@@ -75,11 +91,15 @@ class LocalService:
             splice.end(Code.CANCEL, "the agent ends")
             raise
 
-    async def _open(self, splice: Splice, target: Target) -> None:
+    async def _open(self, splice: Splice, target: Target, sock: socket.socket | None) -> None:
         loop = asyncio.get_running_loop()
-        if self._address is not None:
-            sock = await _connected(loop, *self._address)
-            await aiofastnet.create_connection(loop, splice.protocol, sock=sock)
+        if sock is not None and self._address is not None:
+            try:
+                await loop.sock_connect(sock, self._address[1])
+            except BaseException:
+                sock.close()
+                raise
+            SelectorSocketTransport(loop, sock, splice.protocol())
             return
         name = (target.server_name or target.host) if self._tls is not None else None
         if target.unix_path is not None:
@@ -114,10 +134,8 @@ def _numeric(target: Target) -> tuple[socket.AddressFamily, tuple[str, int]] | N
     return family, (target.host, target.port)
 
 
-async def _connected(
-    loop: asyncio.AbstractEventLoop, family: socket.AddressFamily, address: tuple[str, int]
-) -> socket.socket:
-    """Return a socket connected to a numeric address.
+def _dial(family: socket.AddressFamily, address: tuple[str, int]) -> tuple[socket.socket, bool]:
+    """Begin to connect to a numeric address; return the socket and whether it is connected.
 
     `create_connection` would race addresses with a task for each, which cost more than everything
     else that a new connection needs. On loopback the connection stands before the call returns.
@@ -131,14 +149,27 @@ async def _connected(
         error = sock.connect_ex(address)
         if error == errno.EINPROGRESS:
             error = sock.connect_ex(address)  # asks how it went
+        if error in (0, errno.EISCONN):
+            return sock, True
         if error in (errno.EINPROGRESS, errno.EALREADY):
-            await loop.sock_connect(sock, address)
-        elif error not in (0, errno.EISCONN):
-            raise OSError(error, os.strerror(error))
+            return sock, False
+        raise OSError(error, os.strerror(error))
     except BaseException:
         sock.close()
         raise
-    return sock
+
+
+def _close_if_cancelled(sock: socket.socket, task: asyncio.Task[None] | None) -> None:
+    """Close a socket that nobody will wait for, even if its task was ended before it began."""
+    if task is None:
+        sock.close()
+        return
+
+    def done(task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            sock.close()
+
+    task.add_done_callback(done)
 
 
 def _tls_context(target: Target) -> ssl.SSLContext | None:

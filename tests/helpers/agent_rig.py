@@ -166,8 +166,8 @@ async def agent_rig(
         assert runner.server is not None
         doors = {CONNECT_PATH: HoodyDoor(agents)}
         front = Front(doors, runner.server, gate, head_seconds=limits.first_frame_seconds)
-        server = await listen(bind_listener(Endpoint("127.0.0.1", 0)), front.connection)
-        port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # of loop servers
+        server = listen(bind_listener(Endpoint("127.0.0.1", 0)), front.connection)
+        port = server.port
         rig = AgentRig(base, agents, gate, flow, front, port)
         await rig.issue(SECRET)
         try:
@@ -177,7 +177,6 @@ async def agent_rig(
             server.close()
             front.close()
             await runner.cleanup()
-            await server.wait_closed()
 
 
 def goaway(code: int = Code.NONE, message: str = "bye") -> bytes:

@@ -254,12 +254,12 @@ async def edge_rig(
                 request_id_prefix="r-",
                 descriptors=DescriptorBudget(1 << 20),
             )
-            server = await listen(
+            server = listen(
                 bind_listener(Endpoint("127.0.0.1", 0)),
                 lambda address: edge.protocol(address=address, is_tls=is_tls),
                 preamble=preamble,
             )
-            port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # of loop servers
+            port = server.port
             session = base.session(upstream=upstream)
             wish = claim or Claim(protocol=TunnelProtocol.HTTP, subdomain="shop")
             tunnel = await base.registry.claim(session, 1, wish)
@@ -271,7 +271,6 @@ async def edge_rig(
             finally:
                 edge.close()
                 server.close()
-                await server.wait_closed()
 
 
 def _limiter(rate: float, clock: FakeClock) -> KeyedLimiter | None:

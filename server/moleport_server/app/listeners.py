@@ -18,6 +18,7 @@ from moleport_server.app.doorkeeping import Doorkeeping
 from moleport_server.app.readiness import Readiness
 from moleport_server.config.settings import ServerSettings
 from moleport_server.config.values import Endpoint
+from moleport_server.edge.accepting import Acceptor
 from moleport_server.edge.front import Front
 from moleport_server.edge.http import HttpEdge
 from moleport_server.edge.plain_listener import MakeProtocol, ProxyPreamble, listen
@@ -56,7 +57,7 @@ class Listeners:
         self._certificates = certificates
         self._metrics = metrics
         self._stack = stack
-        self._plain: list[asyncio.AbstractServer] = []
+        self._plain: list[Acceptor] = []
         self._tls: list[TlsListener] = []
 
     async def open(self, front: Front, edge: HttpEdge, doorkeeping: Doorkeeping) -> None:
@@ -83,7 +84,7 @@ class Listeners:
         self._stack.push_async_callback(runner.cleanup)
         endpoint, make = self._settings.listen.metrics, runner.server
         if endpoint is not None and make is not None:
-            await self._listen(endpoint, lambda _: make(), preamble=None)
+            self._listen(endpoint, lambda _: make(), preamble=None)
 
     def stop(self) -> None:
         """Accept nothing new; what was accepted goes on."""
@@ -109,7 +110,7 @@ class Listeners:
                 store = self._certificates["control"]
                 await self._listen_tls(name, endpoint, store, make, strangers, preamble)
             else:
-                await self._listen(endpoint, front.connection, preamble=preamble)
+                self._listen(endpoint, front.connection, preamble=preamble)
 
     async def _open_edge(self, front: Front, edge: HttpEdge, handshakes: PreAuthGate) -> None:
         settings = self._settings
@@ -135,12 +136,12 @@ class Listeners:
             )
         else:
             make = lambda address: edge.protocol(address=address)  # noqa: E731
-        await self._listen(http, make, preamble=preamble_of(settings, "edge_http"))
+        self._listen(http, make, preamble=preamble_of(settings, "edge_http"))
 
-    async def _listen(
+    def _listen(
         self, endpoint: Endpoint, make: MakeProtocol, *, preamble: ProxyPreamble | None
     ) -> None:
-        server = await listen(self._bound.take(endpoint), make, preamble=preamble)
+        server = listen(self._bound.take(endpoint), make, preamble=preamble)
         self._plain.append(server)
         self._stack.callback(server.close)
 

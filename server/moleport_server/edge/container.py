@@ -7,10 +7,9 @@ container ports pass the same rules and limits as all others.
 
 from __future__ import annotations
 
-import asyncio
-
 from moleport_server.config.values import Endpoint
 from moleport_server.domain.tunnel import ContainerMode
+from moleport_server.edge.accepting import Acceptor
 from moleport_server.edge.http import HttpEdge
 from moleport_server.edge.plain_listener import listen
 from moleport_server.edge.tcp import TcpEdge
@@ -28,7 +27,7 @@ class TunnelListeners:
 
     def __init__(self, tcp: TcpEdge) -> None:
         self._tcp = tcp
-        self._servers: dict[Tunnel, asyncio.AbstractServer] = {}
+        self._servers: dict[Tunnel, Acceptor] = {}
         self.edge: HttpEdge
         """Serves EXPOSE; set before the first port is opened."""
 
@@ -46,7 +45,7 @@ class TunnelListeners:
             sock = bind_listener(Endpoint(container.host, container.port))
         except OSError as error:
             raise PortTaken(f"port {container.port}: {error.strerror or error}") from error
-        self._servers[tunnel] = await listen(
+        self._servers[tunnel] = listen(
             sock, lambda address: self.edge.protocol(address=address, tunnel=tunnel)
         )
 

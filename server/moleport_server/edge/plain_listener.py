@@ -8,10 +8,9 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-import aiofastnet
-
 from moleport_server.access.addresses import is_inside
 from moleport_server.domain.tunnel import IPNetwork
+from moleport_server.edge.accepting import Acceptor
 from moleport_wire import proxy_protocol
 from moleport_wire.aio.websocket import feed
 
@@ -102,19 +101,16 @@ class PreambleConnection(asyncio.Protocol):
             self._timer.cancel()
 
 
-async def listen(
+def listen(
     sock: socket.socket, make_protocol: MakeProtocol, *, preamble: ProxyPreamble | None = None
-) -> asyncio.AbstractServer:
-    """Accept connections on a bound socket; the caller closes the server.
+) -> Acceptor:
+    """Accept connections on a bound socket; the caller closes the acceptor.
 
     Args:
         sock: from `listening.bind_listener`.
         make_protocol: called for each connection.
         preamble: who sends PROXY headers; None: nobody.
     """
-    loop = asyncio.get_running_loop()
     if preamble is None:
-        return await aiofastnet.create_server(loop, lambda: make_protocol(None), sock=sock)
-    return await aiofastnet.create_server(
-        loop, lambda: PreambleConnection(preamble, make_protocol), sock=sock
-    )
+        return Acceptor(sock, lambda: make_protocol(None))
+    return Acceptor(sock, lambda: PreambleConnection(preamble, make_protocol))

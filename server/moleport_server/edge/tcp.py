@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from moleport_server.access.addresses import is_admitted
 from moleport_server.access.descriptors import DescriptorBudget
 from moleport_server.config.values import Endpoint
+from moleport_server.edge.accepting import Acceptor
 from moleport_server.edge.plain_listener import ProxyPreamble, listen
 from moleport_server.edge.resets import stream_error_reason
 from moleport_server.edge.throttle import throttled
@@ -52,7 +53,7 @@ class TcpEdge:
         self._host = host
         self._descriptors = descriptors
         self._preamble = preamble
-        self._servers: dict[int, asyncio.AbstractServer] = {}
+        self._servers: dict[int, Acceptor] = {}
         self._connections: dict[Tunnel, set[TcpConnection]] = {}
         self.buffer = ReadBuffer()
         self.metrics = metrics
@@ -81,7 +82,7 @@ class TcpEdge:
         except OSError as error:
             reason = "in use by another program" if error.errno == errno.EADDRINUSE else str(error)
             raise PortTaken(f"port {port} is {reason}") from error
-        self._servers[port] = await listen(
+        self._servers[port] = listen(
             sock,
             lambda address: TcpConnection(self, tunnel, address).protocol(),
             # Nothing is between a container of the pod and its loopback.
@@ -189,7 +190,11 @@ class TcpConnection(Splice):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the visitor and join it to a stream."""
-        super().connection_made(transport)
+        self._adopt(transport)
+        self._admit(transport)
+        self._settle()
+
+    def _admit(self, transport: asyncio.BaseTransport) -> None:
         keep_alive(transport)
         peername: Any = self._told_address or transport.get_extra_info("peername")
         self.peer = format_peer(peername)

@@ -128,10 +128,14 @@ class Splice:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send what came early and start to read."""
+        self._adopt(transport)
+        self._settle()
+
+    def _adopt(self, transport: asyncio.BaseTransport) -> None:
+        """Take the socket over; `_settle` has to follow."""
         # The loop's promise for stream sockets; C transports do not inherit from asyncio.Transport.
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
-        settle_reading(transport)
         if self._is_ended:
             transport.abort()
             return
@@ -142,13 +146,20 @@ class Splice:
             transport.write(self._preface(transport))
         if early:
             transport.writelines(early)
-        if self._stream is None:
-            # Nobody takes the bytes yet; the kernel's buffer is the bound.
-            transport.pause_reading()
-        elif not self._is_write_paused:
+        if self._stream is not None and not self._is_write_paused:
             self._stream.resume_reading()
         if self._eof_received:
             self._write_eof()
+
+    def _settle(self) -> None:
+        """Read if somebody takes the bytes; otherwise the kernel's buffer is the bound."""
+        transport = self._transport
+        if transport is None:
+            return
+        if self._stream is None and not transport.is_closing():
+            transport.pause_reading()
+        if not transport.is_reading():
+            settle_reading(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Lend the buffer for one read."""

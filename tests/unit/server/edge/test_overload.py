@@ -21,13 +21,12 @@ async def overloaded(
     make: Callable[[Overload], asyncio.Protocol] = BusyConnection,
 ) -> AsyncIterator[tuple[Overload, int]]:
     overload = Overload()
-    server = await listen(bind_listener(Endpoint("127.0.0.1", 0)), lambda _: make(overload))
+    server = listen(bind_listener(Endpoint("127.0.0.1", 0)), lambda _: make(overload))
     try:
-        yield overload, server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        yield overload, server.port
     finally:
         overload.close()
         server.close()
-        await server.wait_closed()
 
 
 async def test_a_visitor_is_told_before_it_asks() -> None:

@@ -15,15 +15,14 @@ from moleport_server.listening import bind_listener
 async def redirecting(
     https_port: int = 443, *, head_bytes: int = 1000, head_seconds: float = 3.0
 ) -> AsyncIterator[int]:
-    server = await listen(
+    server = listen(
         bind_listener(Endpoint("127.0.0.1", 0)),
         lambda _: RedirectConnection(https_port, head_bytes, head_seconds),
     )
     try:
-        yield server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # of loop servers
+        yield server.port
     finally:
         server.close()
-        await server.wait_closed()
 
 
 @pytest.mark.parametrize(
