@@ -169,16 +169,28 @@ class HttpEdge:
         """Return the head for the local service."""
         template = exchange.template
         if template is not None:
-            # The same fields to the same tunnel: all but method, target and id is known.
+            # The same fields to the same tunnel, from the same address: all but method, target and id
+            # is known. Connections share templates, so what is of the connection has to be looked at.
+            connection = cast("EdgeConnection", exchange.connection)
             made_for = template.tail_for
             if (
                 not made_for
                 or made_for[0] is not tunnel
                 or made_for[1] is not tunnel.rules
                 or made_for[2] is not tunnel.host_header
+                or made_for[3] != connection.address_bytes
+                or made_for[4] is not connection.scheme
+                or made_for[5] is not connection.is_trusted
             ):
                 template.tail = self._tail(exchange, tunnel)
-                template.tail_for = (tunnel, tunnel.rules, tunnel.host_header)
+                template.tail_for = (
+                    tunnel,
+                    tunnel.rules,
+                    tunnel.host_header,
+                    connection.address_bytes,
+                    connection.scheme,
+                    connection.is_trusted,
+                )
             request_id = exchange.request_id = b"%b%x" % (self._prefix, self._count())
             return b"%b %b%b%b\r\n\r\n" % (
                 exchange.method,

@@ -93,7 +93,7 @@ class RequestTemplate:
         self.tail = b""
         """What the local service gets behind the target, up to the request id."""
         self.tail_for: tuple[object, ...] = ()
-        """What `tail` was made for: the tunnel and its settings of that moment."""
+        """What `tail` was made for: the tunnel and its settings of that moment, and the visitor."""
 
     def match(self, data: bytes) -> re.Match[bytes] | None:
         """Return method and target if `data` is one whole request with the same fields."""
@@ -114,22 +114,11 @@ class KnownRequests:
         self._templates: dict[bytes, RequestTemplate] = {}
 
     def find(self, data: bytes) -> RequestTemplate | None:
-        """Return a template of its own for the connection that read `data`, or None."""
+        """Return the template of all connections that say what `data` says, or None."""
         end = data.find(b"\r\n")
         if end < 0 or len(data) - end > SHARED_BLOCK_BYTES:
             return None
-        known = self._templates.get(data[end:])
-        if known is None:
-            return None
-        return RequestTemplate(
-            known.block,
-            host=known.host,
-            hostname=known.hostname,
-            lines=known.lines,
-            named=known.named,
-            accept=known.accept,
-            authorization=None,
-        )
+        return self._templates.get(data[end:])
 
     def learn(self, template: RequestTemplate) -> None:
         """Take over the fields of a whole request that llhttp has accepted."""

@@ -164,17 +164,12 @@ async def test_repeated_requests_and_answers_are_the_same_as_parsed_ones(
         assert all(sorted(one) == sorted(shown[0]) for one in shown)
 
 
-def test_connections_share_fields_but_not_what_they_remember_of_a_tunnel() -> None:
+def test_connections_share_fields_of_requests_that_say_the_same() -> None:
     known = KnownRequests()
     learned = template(b"\r\nHost: a\r\nAccept: x\r\n\r\n")
-    learned.tail, learned.tail_for = b"of one visitor", (object(),)
     known.learn(learned)
 
-    found = known.find(b"GET /b HTTP/1.1\r\nHost: a\r\nAccept: x\r\n\r\n")
-
-    assert found is not None
-    assert (found.hostname, found.lines) == (learned.hostname, learned.lines)
-    assert (found.tail, found.tail_for) == (b"", ())
+    assert known.find(b"GET /b HTTP/1.1\r\nHost: a\r\nAccept: x\r\n\r\n") is learned
     assert known.find(b"GET /b HTTP/1.1\r\nHost: b\r\nAccept: x\r\n\r\n") is None
     assert known.find(b"GET /b HTTP/1.1") is None
 
@@ -220,3 +215,20 @@ async def test_a_visitor_with_known_fields_is_named_by_its_own_address_and_schem
             assert request.header("x-forwarded-for") == "127.0.0.1"
             assert request.header("accept") == "text/x"
         assert len({r.header("x-request-id") for r in rig.upstream.requests}) == 3
+
+
+async def test_visitors_with_the_same_fields_take_turns_and_none_gets_another_ones_address() -> (
+    None
+):
+    async with (
+        edge_rig() as rig,
+        rig.visitor() as one,
+        rig.visitor(local_host="127.0.0.2") as other,
+    ):
+        for _ in range(3):
+            for visitor in (one, other):
+                visitor.send(get("/", "Accept: text/x"))
+                assert (await visitor.answer()).status == 200
+
+        told = [request.header("x-forwarded-for") for request in rig.upstream.requests]
+        assert told == ["127.0.0.1", "127.0.0.2"] * 3
