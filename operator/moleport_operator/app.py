@@ -9,6 +9,7 @@ import secrets
 import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -16,25 +17,17 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from moleport_operator.breaker import Breaker
 from moleport_operator.cache import Cache
 from moleport_operator.clock import Clock, SystemClock
+from moleport_operator.collectors import ObjectCollector, QueueCollector, StateCollector
 from moleport_operator.controller import Controller
 from moleport_operator.errors import ConfigError, Denied, OperatorError
+from moleport_operator.events import EventRecorder
 from moleport_operator.health import serve_health
 from moleport_operator.informer import run_informer
 from moleport_operator.kube import Kube, NotFound, open_kube
 from moleport_operator.kube_cluster import KubeCluster
 from moleport_operator.lease import hold_lease
-from moleport_operator.metrics import (
-    Instruments,
-    ObjectCollector,
-    QueueCollector,
-    watch_queue,
-)
-from moleport_operator.plan.records import (
-    ConnectionFacts,
-    DeleteToken,
-    IssueCredential,
-    TokenAction,
-)
+from moleport_operator.metrics import Instruments, watch_queue
+from moleport_operator.plan.records import ConnectionFacts
 from moleport_operator.policy_reconciler import PolicyReconciler
 from moleport_operator.queue import WorkQueue
 from moleport_operator.resources import CLUSTER_POLICIES, POLICIES, TOKENS, Kind
@@ -42,10 +35,13 @@ from moleport_operator.server import Server, ServerFacts, open_server
 from moleport_operator.settings import OperatorSettings
 from moleport_operator.token_reconciler import TokenReconciler
 from moleport_operator.upkeep import Upkeep
+from moleport_operator.watch_life import WatchLife
 
 logger = logging.getLogger(__name__)
 
 HTTPS_PORT: Final = 443
+LEADER: Final = "moleport-operator"
+"""The name in `leader_election_master_status`."""
 
 
 class Stopped(Exception):
@@ -62,16 +58,16 @@ async def run(settings: OperatorSettings) -> None:
     instruments = Instruments.make(registry)
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
+    instruments.is_leader.labels(LEADER).set(0)
     cache = Cache()
     queue = WorkQueue(clock, random.random)
     watch_queue(queue, instruments)
     breaker = Breaker(clock)
     readiness = Readiness(breaker, settings)
+    life = WatchLife(clock)
     registry.register(QueueCollector(queue, settings.workers))
-    registry.register(ObjectCollector(cache, breaker, lambda: readiness.is_synced))
-
-    def count_call(operation: str, code: str) -> None:
-        instruments.server_requests.labels(operation, code).inc()
+    registry.register(StateCollector(breaker, life, lambda: readiness.is_synced))
+    registry.register(ObjectCollector(cache, clock, settings.object_metrics))
 
     async with AsyncExitStack() as stack:
         stop = _signals(stack)
@@ -81,16 +77,21 @@ async def run(settings: OperatorSettings) -> None:
                 settings.health_port,
                 registry=registry,
                 readiness=readiness.tell,
+                silence=life.silent,
             )
         )
         logger.info("health listener open", extra={"port": port})
-        kube = await stack.enter_async_context(open_kube(clock))
-        server = await stack.enter_async_context(open_server(settings.server, breaker, count_call))
-        work = _Work(settings, kube, server, cache, queue, breaker, instruments, clock, readiness)
+        kube = await stack.enter_async_context(open_kube(clock, instruments.api_call))
+        server = await stack.enter_async_context(
+            open_server(settings.server, breaker, instruments.server_call)
+        )
+        work = _Work(
+            settings, kube, server, cache, queue, breaker, instruments, clock, readiness, life
+        )
         async with hold_lease(settings.lease, kube, clock, settings.identity, stop) as lease:
             readiness.stands_by = False
-            instruments.is_leader.labels("moleport-operator").set(1)
             if not stop.is_set():
+                instruments.is_leader.labels(LEADER).set(1)
                 await _until_stopped(stop, lease, work)
         logger.info("operator stopped")
 
@@ -133,6 +134,7 @@ class _Work:
         instruments: Instruments,
         clock: Clock,
         readiness: Readiness,
+        life: WatchLife,
     ) -> None:
         self._settings = settings
         self._kube = kube
@@ -143,6 +145,7 @@ class _Work:
         self._instruments = instruments
         self._clock = clock
         self._readiness = readiness
+        self._life = life
 
     async def run(self) -> None:
         """Work until cancelled.
@@ -166,6 +169,8 @@ class _Work:
                 namespaces=settings.namespaces,
                 watches_namespaces=not settings.namespaces,
                 heard=controller.heard,
+                life=self._life,
+                observe=self._instruments.api_call,
             ) as informer,
             asyncio.TaskGroup() as group,
         ):
@@ -184,23 +189,22 @@ class _Work:
         def remember(kind: Kind, body: Mapping[str, Any]) -> None:
             controller.remember(kind, body)
 
-        cluster = KubeCluster(
-            self._kube, self._clock, remember=remember, identity=self._settings.identity
-        )
+        cluster = KubeCluster(self._kube, remember=remember)
+        events = EventRecorder(self._kube, self._clock, identity=self._settings.identity)
         tokens = TokenReconciler(
             objects=cluster,
             secrets=cluster,
-            events=cluster,
+            events=events,
             server=self._server,
             clock=self._clock,
             random_bytes=secrets.token_bytes,
             owner_cluster=owner,
-            count_action=self._count,
+            tally=self._instruments,
         )
         policies = PolicyReconciler(
             objects=cluster,
             secrets=cluster,
-            events=cluster,
+            events=events,
             server=self._server,
             clock=self._clock,
             owner_cluster=owner,
@@ -227,31 +231,26 @@ class _Work:
             clock=self._clock,
             owner_cluster=owner,
             namespaces=self._settings.namespaces,
-            make_facts=self._facts,
+            make_facts=partial(connection_facts, self._settings),
         )
         return controller, upkeep
 
-    def _count(self, action: TokenAction) -> None:
-        if isinstance(action, IssueCredential):
-            self._instruments.issuances.labels(action.reason).inc()
-        elif isinstance(action, DeleteToken):
-            self._instruments.revocations.inc()
 
-    def _facts(self, facts: ServerFacts) -> ConnectionFacts:
-        settings = self._settings
-        ca_pem = None
-        if settings.agent_ca_file is not None:
-            with suppress(OSError):
-                ca_pem = settings.agent_ca_file.read_text(encoding="utf-8")
-        port = facts.https_port or HTTPS_PORT
-        domain = facts.domains[0] if facts.domains else "localhost"
-        suffix = "" if port == HTTPS_PORT else f":{port}"
-        return ConnectionFacts(
-            agent_url=settings.agent_url or f"https://control.{domain}{suffix}",
-            ca_pem=ca_pem,
-            domains=facts.domains,
-            public_https_port=port,
-        )
+def connection_facts(settings: OperatorSettings, facts: ServerFacts) -> ConnectionFacts:
+    """Return what Secrets tell agents about the way to the server."""
+    ca_pem = None
+    if settings.agent_ca_file is not None:
+        with suppress(OSError):
+            ca_pem = settings.agent_ca_file.read_text(encoding="utf-8")
+    port = facts.https_port or HTTPS_PORT
+    domain = facts.domains[0] if facts.domains else "localhost"
+    suffix = "" if port == HTTPS_PORT else f":{port}"
+    return ConnectionFacts(
+        agent_url=settings.agent_url or f"https://control.{domain}{suffix}",
+        ca_pem=ca_pem,
+        domains=facts.domains,
+        public_https_port=port,
+    )
 
 
 async def cluster_id(kube: Kube) -> str:

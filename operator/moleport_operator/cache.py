@@ -44,12 +44,18 @@ class Cache:
         """By uid of the policy: uids of the tokens that are too many; None: to be counted anew."""
 
     def put(self, kind: Kind, body: Body) -> tuple[Key, bool]:
-        """Remember a body; returns its key and whether more than its status changed."""
+        """Remember a body; returns its key and whether more than its status changed.
+
+        The watch tells what our own writes made before it has told what was there before them: an older
+        body of the same object changes nothing.
+        """
         body = {**body, "metadata": {**body["metadata"]}}
         body["metadata"].pop("managedFields", None)
         meta = read_meta(body)
         key = Key(kind.plural, meta.namespace, meta.name)
         old = self._bodies[kind.plural].get(key)
+        if old is not None and _is_older(meta, old["metadata"]):
+            return key, False
         self._bodies[kind.plural][key] = body
         is_changed = old is None or _matter(old) != _matter(body)
         if is_changed:
@@ -80,10 +86,27 @@ class Cache:
             self._above = None
         return key
 
-    def replace_all(self, kind: Kind, bodies: Iterable[Body]) -> list[Key]:
-        """Take a full list; returns the keys that it no longer has, which are forgotten."""
+    def refresh(self, kind: Kind, body: Body) -> None:
+        """Remember what one of our own writes answered, unless the object went meanwhile."""
+        meta = read_meta(body)
+        known = self.get(Key(kind.plural, meta.namespace, meta.name))
+        if known is not None and known["metadata"]["uid"] == meta.uid:
+            self.put(kind, body)
+
+    def replace_all(self, kind: Kind, bodies: Iterable[Body], version: str) -> list[Key]:
+        """Take a full list; returns the keys that it no longer has, which are forgotten.
+
+        Args:
+            kind: of all bodies.
+            bodies: everything that there is.
+            version: of the list; what the watch has told since then stays.
+        """
         listed = {self.put(kind, body)[0] for body in bodies}
-        gone = [key for key in self._bodies[kind.plural] if key not in listed]
+        gone = [
+            key
+            for key, body in self._bodies[kind.plural].items()
+            if key not in listed and not _is_newer(body, version)
+        ]
         for key in gone:
             self.remove(kind, key.namespace, key.name)
         return gone
@@ -176,6 +199,19 @@ class Cache:
         except InvalidResource:
             # Its own round says so; what it said before stays in force here.
             return
+
+
+def _is_older(new: Meta, old: Mapping[str, Any]) -> bool:
+    """Whether a body is of an earlier version than another one of the same object."""
+    before = str(old.get("resourceVersion", ""))
+    if new.uid != old["uid"] or not (before.isdecimal() and new.resource_version.isdecimal()):
+        return False
+    return int(new.resource_version) < int(before)
+
+
+def _is_newer(body: Body, version: str) -> bool:
+    own = str(body["metadata"].get("resourceVersion", ""))
+    return own.isdecimal() and version.isdecimal() and int(own) > int(version)
 
 
 def _matter(body: Body) -> tuple[object, ...]:

@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 KINDS: Final = {kind.plural: kind for kind in (TOKENS, POLICIES, CLUSTER_POLICIES)}
 REJECTED_SECONDS: Final = 1800.0
 """For what only a change can heal, and changes are told: a second look, in case one was missed."""
+CONFLICTS_TO_TELL: Final = 5
+"""In a row: one is everyday life, more are somebody who writes the same object again and again."""
 RATE_AFTER_OUTAGE: Final = 200.0
 MOST_SPREAD_SECONDS: Final = 20.0
 """After an outage rounds come at this rate, but all within this time."""
@@ -94,11 +96,12 @@ class Controller:
         self._facts = facts
         self._waiting: set[Key] = set()
         """Keys whose round the server's absence ended."""
+        self._awaiting: set[Key] = set()
+        """Tokens that can go on when the server has their policies."""
         breaker.when_closed = self._server_is_back
 
     def heard(self, plural: str, event: str | None, body: Mapping[str, Any]) -> None:
         """Take an event of the watch."""
-        self._instruments.watch_events.labels(plural).set(self._clock.now())
         if plural == "namespaces":
             self._heard_namespace(event, body)
             return
@@ -122,6 +125,7 @@ class Controller:
         key = self._cache.remove(kind, namespace, name)
         self._queue.forget(key)
         self._waiting.discard(key)
+        self._awaiting.discard(key)
         self._concerns_others(kind, key)
 
     def remember(self, kind: Kind, body: Mapping[str, Any]) -> None:
@@ -129,7 +133,7 @@ class Controller:
         if not self._cache.holds(kind, body):
             # The watch will tell the same, and one that is deaf shows by not doing so.
             self._instruments.writes.labels(kind.plural).set(self._clock.now())
-        self._cache.put(kind, body)
+        self._cache.refresh(kind, body)
 
     def everything_again(self, *, spread_seconds: float) -> None:
         """Give every resource a round within a time, policies first."""
@@ -163,9 +167,11 @@ class Controller:
         result = "error"
         try:
             recheck_at = await self._reconcile(key)
-        except (Conflict, TimeoutError):
+        except (Conflict, TimeoutError) as error:
             result = "requeue"
             self._queue.retry(key)
+            if self._queue.failures(key) >= CONFLICTS_TO_TELL:
+                self._log(key, error)
         except (Rejected, InvalidResource) as error:
             self._instruments.terminal_errors.labels(controller).inc()
             self._log(key, error)
@@ -209,7 +215,11 @@ class Controller:
             is_above_quota=self._cache.is_above_quota(token.meta),
             facts=self._facts(),
         )
+        # Before the round: a policy that is taken while it runs has to find it here.
+        self._awaiting.add(key)
         outcome = await self._tokens.reconcile(token, surroundings)
+        if not outcome.awaits_policies:
+            self._awaiting.discard(key)
         if outcome.is_gone:
             self._queue.forget(key)
         return outcome.recheck_at
@@ -219,7 +229,7 @@ class Controller:
         attached = self._cache.tokens_of(policy)
         outcome = await self._policies.reconcile(policy, attached_tokens=len(attached))
         if outcome.is_accepted and self._cache.set_accepted(policy.meta.uid):
-            for token in attached:
+            for token in self._awaiting.intersection(attached):
                 self._queue.add(token)
 
     def _heard_namespace(self, event: str | None, body: Mapping[str, Any]) -> None:
@@ -252,7 +262,7 @@ class Controller:
             self._queue.forget(key)
             self._queue.add_after(key, spread * self._random())
 
-    def _log(self, key: Key, error: OperatorError) -> None:
+    def _log(self, key: Key, error: Exception) -> None:
         logger.warning(
             "round failed",
             extra={**_fields(key), "error": str(error), "kind": type(error).__name__},

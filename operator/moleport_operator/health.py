@@ -19,6 +19,7 @@ async def serve_health(
     *,
     registry: CollectorRegistry,
     readiness: Callable[[], tuple[bool, str]],
+    silence: Callable[[], str | None],
 ) -> AsyncIterator[int]:
     """Listen until the context ends; yields the port.
 
@@ -27,6 +28,7 @@ async def serve_health(
         port: 0 takes a free one.
         registry: what `/metrics` shows.
         readiness: whether we are ready, and a text for people.
+        silence: what hangs so that only a restart helps, or None.
 
     Raises:
         ConfigError: the port is taken.
@@ -37,8 +39,9 @@ async def serve_health(
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def livez(_: web.Request) -> web.Response:
-        # That the loop answers at all is the check: kopf's end ends the process.
-        return web.Response(text="ok\n")
+        # That the loop answers is one half of the check; kopf has a loop of its own.
+        text = silence()
+        return web.Response(status=503 if text else 200, text=f"{text or 'ok'}\n")
 
     async def readyz(_: web.Request) -> web.Response:
         is_ready, text = readiness()

@@ -10,15 +10,16 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import aiohttp
 import kopf
 
 from moleport_operator.errors import OperatorError
-from moleport_operator.kube import login
+from moleport_operator.kube import PAGE, ObserveCall, authorization, login, make_session
 from moleport_operator.resources import GROUP, VERSION
+from moleport_operator.watch_life import WatchLife
 
 STOP_SECONDS: Final = 10.0
 """kopf's own goodbye takes less than 5 s."""
@@ -40,6 +41,8 @@ async def run_informer(
     namespaces: tuple[str, ...],
     watches_namespaces: bool,
     heard: Heard,
+    life: WatchLife,
+    observe: ObserveCall,
 ) -> AsyncIterator[asyncio.Future[None]]:
     """Watch until the context ends.
 
@@ -48,6 +51,8 @@ async def run_informer(
         namespaces: where to watch; empty: everywhere.
         watches_namespaces: whether to watch namespaces themselves, for their labels.
         heard: told about every object.
+        life: told about every call of kopf's and every byte that comes, on kopf's thread.
+        observe: told about every call of kopf's, on kopf's thread.
 
     Yields:
         A future that fails with `InformerStopped` when kopf ends by itself.
@@ -58,7 +63,8 @@ async def run_informer(
     kinds = [(GROUP, VERSION, plural) for plural in plurals]
     if watches_namespaces:
         kinds.append(("", "v1", "namespaces"))
-    registry = _registry(kinds, _thread_safe(loop, heard))
+    life.begin(plural for _, _, plural in kinds)
+    registry = _registry(kinds, _thread_safe(loop, heard), life, observe)
 
     def work() -> None:
         error: BaseException | None = None
@@ -100,7 +106,9 @@ def _fail(ended: asyncio.Future[None], error: BaseException | None) -> None:
         ended.set_exception(InformerStopped(f"kopf ended: {error!r}"))
 
 
-def _registry(kinds: list[tuple[str, str, str]], tell: Heard) -> kopf.OperatorRegistry:
+def _registry(
+    kinds: list[tuple[str, str, str]], tell: Heard, life: WatchLife, observe: ObserveCall
+) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     def handler_of(plural: str) -> Callable[..., Coroutine[Any, Any, None]]:
@@ -110,13 +118,54 @@ def _registry(kinds: list[tuple[str, str, str]], tell: Heard) -> kopf.OperatorRe
 
         return handler
 
-    def log_in(**_: Any) -> kopf.ConnectionInfo:
-        return replace(login(), expiration=datetime.now(UTC) + LOGIN_LIFETIME)
+    async def log_in(**_: Any) -> kopf.AiohttpSession:
+        # A session of our making: it is bounded, counted, and tells when bytes come.
+        info = login()
+        session = make_session(
+            info, observe, began=life.tried, response_class=_listening(life.heard)
+        )
+        session.headers.update(authorization(info))
+        return kopf.AiohttpSession(
+            server=info.server,
+            default_namespace=info.default_namespace,
+            aiohttp_session=session,
+            expiration=datetime.now(UTC) + LOGIN_LIFETIME,
+        )
 
     for group, version, plural in kinds:
         kopf.on.event(group, version, plural, registry=registry)(handler_of(plural))
     kopf.on.login(registry=registry)(log_in)
     return registry
+
+
+def _listening(heard: Callable[[str], None]) -> type[aiohttp.ClientResponse]:
+    """Return a class of responses that tell their path whenever something comes."""
+
+    class Response(aiohttp.ClientResponse):
+        async def start(self, connection: Any) -> aiohttp.ClientResponse:
+            await super().start(connection)
+            if self.status < 300:
+                heard(self.url.path)
+                self.content = _Stream(self.content, lambda: heard(self.url.path))  # type: ignore[assignment]  # passes everything on
+            return self
+
+    return Response
+
+
+class _Stream:
+    """A body of which kopf reads chunks; bookmarks are among them, which kopf tells nobody."""
+
+    def __init__(self, stream: aiohttp.StreamReader, heard: Callable[[], None]) -> None:
+        self._stream = stream
+        self._heard = heard
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        async for chunk in self._stream.iter_chunked(size):
+            self._heard()
+            yield chunk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -128,6 +177,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
     settings.watching.server_timeout = 600
+    settings.watching.chunk_size = PAGE
     settings.queueing.idle_timeout = 1.0
     settings.execution.max_workers = 2
     return settings

@@ -11,9 +11,11 @@ import base64
 import json
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import aiohttp
@@ -39,6 +41,14 @@ APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 
 
+ObserveCall = Callable[[str, str, str, float], None]
+"""Told status (or `<error>`), method, host and seconds of a call, as client-go's metrics have them."""
+
+
+def _nobody(_status: str, _method: str, _host: str, _seconds: float) -> None:
+    return None
+
+
 class NotFound(Exception):
     """The API server knows no such object."""
 
@@ -61,15 +71,65 @@ def login() -> kopf.ConnectionInfo:
 
 
 @asynccontextmanager
-async def open_kube(clock: Clock) -> AsyncIterator[Kube]:
-    """Open a client; it is closed with the context."""
+async def open_kube(clock: Clock, observe: ObserveCall = _nobody) -> AsyncIterator[Kube]:
+    """Open a client; it is closed with the context.
+
+    Args:
+        clock: monotonic time.
+        observe: told about each call.
+    """
     info = login()
-    connector = aiohttp.TCPConnector(limit=MOST_CONNECTIONS, ssl=_tls(info))
-    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, connect=5)
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, headers={"User-Agent": FIELD_MANAGER}
-    ) as session:
+    async with make_session(info, observe) as session:
         yield Kube(session, info, clock)
+
+
+def make_session(
+    info: kopf.ConnectionInfo,
+    observe: ObserveCall,
+    *,
+    began: Callable[[str], None] = lambda _: None,
+    response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse,
+) -> aiohttp.ClientSession:
+    """Return a session for the API server, of bounded size; the caller closes it.
+
+    Args:
+        info: where it is, and how TLS proves it.
+        observe: told about each call that ended, or whose stream began.
+        began: told the path of each call that begins.
+        response_class: what reads the answers.
+    """
+    trace = aiohttp.TraceConfig()
+
+    async def start(
+        _: object, context: SimpleNamespace, begun: aiohttp.TraceRequestStartParams
+    ) -> None:
+        context.began = time.monotonic()
+        began(begun.url.path)
+
+    async def end(
+        _: object, context: SimpleNamespace, ended: aiohttp.TraceRequestEndParams
+    ) -> None:
+        seconds = time.monotonic() - context.began
+        host = ended.url.authority
+        observe(str(ended.response.status), ended.method, host, seconds)
+
+    async def fail(
+        _: object, context: SimpleNamespace, failed: aiohttp.TraceRequestExceptionParams
+    ) -> None:
+        observe("<error>", failed.method, failed.url.authority, time.monotonic() - context.began)
+
+    trace.on_request_start.append(start)
+    trace.on_request_end.append(end)
+    trace.on_request_exception.append(fail)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS, ssl=_tls(info)),
+        timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS, connect=5),
+        headers={"User-Agent": FIELD_MANAGER},
+        trace_configs=[trace],
+        response_class=response_class,
+        proxy=info.proxy_url,
+        trust_env=info.trust_env,
+    )
 
 
 class Kube:
@@ -184,12 +244,17 @@ class Kube:
     def _authorization(self) -> dict[str, str]:
         if self._clock.monotonic() - self._login_at > LOGIN_SECONDS:
             self._info, self._login_at = login(), self._clock.monotonic()
-        if self._info.token:
-            return {"Authorization": f"Bearer {self._info.token}"}
-        if self._info.username and self._info.password:
-            pair = f"{self._info.username}:{self._info.password}".encode()
-            return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
-        return {}
+        return authorization(self._info)
+
+
+def authorization(info: kopf.ConnectionInfo) -> dict[str, str]:
+    """Return the header that says who we are; none if a client certificate does."""
+    if info.token:
+        return {"Authorization": f"Bearer {info.token}"}
+    if info.username and info.password:
+        pair = f"{info.username}:{info.password}".encode()
+        return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+    return {}
 
 
 def collection(kind: Kind, namespace: str = "") -> str:

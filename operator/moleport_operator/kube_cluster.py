@@ -1,4 +1,4 @@
-"""The cluster's ports on top of `kube.py`: finalizers, status, Secrets and events.
+"""The cluster's ports on top of `kube.py`: finalizers, status and Secrets; `events.py` has the events.
 
 What is written to a resource is also remembered at once, so that the next round does not decide on what the
 watch has not told us yet.
@@ -8,40 +8,28 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
-from moleport_operator.clock import Clock
-from moleport_operator.errors import Conflict, OperatorError
+from moleport_operator.errors import Conflict
 from moleport_operator.kube import Kube, NotFound, identity_body, item
 from moleport_operator.plan.records import SecretContent, SecretView
 from moleport_operator.plan.secret import TOKEN_ID, claim_labels
-from moleport_operator.plan.status import Transition
-from moleport_operator.quantities import format_time
 from moleport_operator.resources import API_VERSION, FINALIZER, TOKENS, Kind, Meta, TunnelToken
-
-logger = logging.getLogger(__name__)
-
-MOST_EVENT_TEXT: Final = 1000
-"""Characters; the API server takes 1,024."""
 
 
 class KubeCluster:
-    """Implements `Objects`, `Secrets` and `Events`."""
+    """Implements `Objects` and `Secrets`."""
 
-    def __init__(
-        self,
-        kube: Kube,
-        clock: Clock,
-        *,
-        remember: Callable[[Kind, Mapping[str, Any]], None],
-        identity: str,
-    ) -> None:
+    def __init__(self, kube: Kube, *, remember: Callable[[Kind, Mapping[str, Any]], None]) -> None:
+        """Make the ports.
+
+        Args:
+            kube: the API server.
+            remember: told what our own writes answered.
+        """
         self._kube = kube
-        self._clock = clock
         self._remember = remember
-        self._identity = identity
 
     async def set_finalizer(self, kind: Kind, meta: Meta, *, is_wanted: bool) -> str:
         """Implement `Objects`."""
@@ -138,38 +126,6 @@ class KubeCluster:
             return _view(await self._kube.merge(path, {"metadata": metadata}))
         except NotFound:
             raise Conflict("the Secret is gone") from None
-
-    async def emit(self, kind: Kind, meta: Meta, event: Transition) -> None:
-        """Implement `Events`."""
-        namespace = meta.namespace or "default"
-        now = self._clock.now()
-        body = {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            "metadata": {"name": f"{meta.name}.{int(now * 1000):x}", "namespace": namespace},
-            "eventTime": format_time(now).replace("Z", f".{int(now % 1 * 1_000_000):06d}Z"),
-            "reportingController": f"{FINALIZER.split('/', maxsplit=1)[0]}/operator",
-            "reportingInstance": self._identity[:128],
-            "action": "Reconcile",
-            "type": "Warning" if event.is_warning else "Normal",
-            "reason": event.reason,
-            "note": event.message[:MOST_EVENT_TEXT],
-            "regarding": {
-                "apiVersion": API_VERSION,
-                "kind": kind.name,
-                "namespace": meta.namespace,
-                "name": meta.name,
-                "uid": meta.uid,
-            },
-        }
-        try:
-            await self._kube.create(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body)
-        except (OperatorError, NotFound) as error:
-            # An event is a courtesy; the status has said the same.
-            logger.warning(
-                "event not written",
-                extra={"namespace": namespace, "token": meta.name, "reason": str(error)},
-            )
 
 
 def _secret(namespace: str, name: str) -> str:

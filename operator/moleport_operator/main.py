@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,12 @@ _file = click.Path(dir_okay=False, path_type=Path)
 @click.option("--workers", default=16, show_default=True, help="Rounds at the same time.")
 @click.option("--health-host", default="0.0.0.0", show_default=True)  # noqa: S104 - probes come from outside
 @click.option("--health-port", default=9090, show_default=True, help="/metrics, /livez, /readyz.")
+@click.option(
+    "--object-metrics",
+    default=1000,
+    show_default=True,
+    help="Up to so many tokens each has its own series; above, those that need attention.",
+)
 @click.option("--lease", help="NAMESPACE/NAME of a Lease: of several operators one works.")
 @click.option("--identity", default=socket.gethostname, help="Who we are in the Lease.")
 @click.option(
@@ -79,6 +86,7 @@ def run(**options: Any) -> None:
         workers=options["workers"],
         health_host=options["health_host"],
         health_port=options["health_port"],
+        object_metrics=options["object_metrics"],
         lease=options["lease"],
         identity=options["identity"],
         log_level=options["log_level"],
@@ -86,10 +94,21 @@ def run(**options: Any) -> None:
     )
     logs.configure(settings.log_level, settings.log_format)
     try:
-        asyncio.run(app.run(settings))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(app.run(settings))
     except OperatorError as error:
         click.echo(str(error), err=True)
         sys.exit(EXIT_CONFIG)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's where it exists: most of the operator's time are small HTTP calls."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 @main.command()

@@ -22,6 +22,7 @@ from moleport_operator.plan.policy import (
     auth_secret_name,
     parse_htpasswd,
     policy_status,
+    policy_transition,
     wanted_policy,
 )
 from moleport_operator.plan.status import Transition
@@ -144,6 +145,9 @@ class PolicyReconciler:
         if dict(policy.status) == status:
             return
         await self._objects.write_status(kind, policy.meta, status)
+        event = policy_transition(policy.status, status)
+        if event is not None:
+            await self._events.emit(kind, policy.meta, event)
 
 
 def kind_of(policy: TunnelPolicy) -> Kind:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 MOST_CONNECTIONS: Final = 16
 INSTANCE: Final = "X-Moleport-Instance"
+PAGE: Final = 500
+"""Rows of one answer: neither side is busy with it for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +53,16 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedToken:
-    """One row of the list of our tokens."""
+    """One row of the list of our tokens: who owns it and how it is used."""
 
     id: str
-    token: ServerToken
+    label: str
+    owner: Owner
+    usage: Usage
+
+
+CountCall = Callable[[str, str, float], None]
+"""Told the operation, the status or `error`, and the seconds of each call."""
 
 
 class AdminToken:
@@ -117,7 +126,7 @@ class Authorities:
 
 @asynccontextmanager
 async def open_server(
-    access: ServerAccess, breaker: Breaker, count_call: Callable[[str, str], None]
+    access: ServerAccess, breaker: Breaker, count_call: CountCall
 ) -> AsyncIterator[Server]:
     """Open a client; it is closed with the context.
 
@@ -140,7 +149,7 @@ class Server:
         session: aiohttp.ClientSession,
         access: ServerAccess,
         breaker: Breaker,
-        count_call: Callable[[str, str], None],
+        count_call: CountCall,
         authorities: Authorities | None = None,
     ) -> None:
         """Make a client on top of a session.
@@ -149,7 +158,7 @@ class Server:
             session: owned by the caller.
             access: where the server is.
             breaker: passed by every call but `facts`, which is its probe.
-            count_call: called with the operation and the status, or `error`, of each call.
+            count_call: told about each call.
             authorities: those of the session, to be looked at before each call.
         """
         self._session = session
@@ -215,11 +224,19 @@ class Server:
         await self._call("delete_credential", "DELETE", path, missing_ok=True)
 
     async def list_tokens(self, owner_cluster: str) -> list[ListedToken]:
-        """Return all tokens that are marked as ours."""
-        _, answer = await self._call(
-            "list_tokens", "GET", "/api/tokens", params={"owner_cluster": owner_cluster}
-        )
-        return [ListedToken(id=row["id"], token=_read_token(row)) for row in answer]
+        """Return all tokens that are marked as ours, page by page."""
+        found: list[ListedToken] = []
+        params = {"owner_cluster": owner_cluster, "limit": str(PAGE)}
+        while True:
+            _, answer = await self._call("list_tokens", "GET", "/api/tokens", params=params)
+            found += (
+                ListedToken(id=row["id"], label=row["label"], owner=owner, usage=_read_usage(row))
+                for row in answer
+                if (owner := _read_owner(row.get("owner"))) is not None
+            )
+            if len(answer) < PAGE:
+                return found
+            params["after"] = answer[-1]["id"]
 
     async def get_policy(self, policy_id: str) -> ServerPolicy | None:
         """Implement `PolicyServer`."""
@@ -279,6 +296,7 @@ class Server:
         content = None if body is None else json.dumps(body).encode()
         if self._authorities is not None:
             self._authorities.refresh()
+        began = time.monotonic()
         try:
             async with self._session.request(
                 method,
@@ -291,11 +309,11 @@ class Server:
                 status, instance = response.status, response.headers.get(INSTANCE)
                 retry_after = response.headers.get("Retry-After")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._count_call(operation, "error")
+            self._count_call(operation, "error", time.monotonic() - began)
             reason = f"the tunnel server does not answer: {type(error).__name__}"
             self._breaker.failed(reason)
             raise ServerUnavailable(reason) from error
-        self._count_call(operation, str(status))
+        self._count_call(operation, str(status), time.monotonic() - began)
         answer = _json(raw)
         if status >= 500:
             reason = f"the tunnel server answers {status}: {_sentence(answer)}"
@@ -387,7 +405,6 @@ def _write_token(wish: TokenWish) -> dict[str, Any]:
 
 def _read_token(answer: Mapping[str, Any]) -> ServerToken:
     access, limits = answer.get("access") or {}, answer.get("limits") or {}
-    usage = answer.get("usage") or {}
     wish = TokenWish(
         label=answer["label"],
         owner=_read_owner(answer.get("owner")),
@@ -407,12 +424,17 @@ def _read_token(answer: Mapping[str, Any]) -> ServerToken:
         etag=answer["etag"],
         wish=wish,
         slots=tuple(_read_slot(slot) for slot in answer.get("credentials") or ()),
-        usage=Usage(
-            tunnels=usage.get("active_tunnels", 0),
-            agents=usage.get("active_agents", 0),
-            last_used_at=parse_time_or_none(answer.get("last_used_at")),
-        ),
+        usage=_read_usage(answer),
         effective=answer.get("effective") or {},
+    )
+
+
+def _read_usage(answer: Mapping[str, Any]) -> Usage:
+    usage = answer.get("usage") or {}
+    return Usage(
+        tunnels=usage.get("active_tunnels", 0),
+        agents=usage.get("active_agents", 0),
+        last_used_at=parse_time_or_none(answer.get("last_used_at")),
     )
 
 

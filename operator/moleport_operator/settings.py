@@ -42,6 +42,8 @@ class OperatorSettings:
     """Rounds at the same time."""
     health_host: str = "0.0.0.0"  # noqa: S104 - kubelet and Prometheus come from outside of the pod
     health_port: int = 9090
+    object_metrics: int = 1000
+    """Up to so many tokens each has series of its own; above, only those that need attention."""
     lease: str | None = None
     """`NAMESPACE/NAME` of a Lease; of several operators only its holder works."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 from moleport_operator.clock import Clock
 from moleport_operator.cluster import Events, Objects, Secrets
@@ -73,10 +73,28 @@ class TokenOutcome:
     Attributes:
         recheck_at: Unix seconds when time alone makes something due, or None.
         is_gone: the finalizer was removed; nothing will come any more.
+        awaits_policies: the server has to take a policy first.
     """
 
     recheck_at: int | None
     is_gone: bool = False
+    awaits_policies: bool = False
+
+
+class Tally(Protocol):
+    """Counts what becomes of credentials."""
+
+    def issued(self, reason: str) -> None:
+        """The server has a new revision."""
+        ...
+
+    def rotated(self, *, is_done: bool) -> None:
+        """A revision replaced another one in the Secret, or did not come to it."""
+        ...
+
+    def revoked(self, *, is_done: bool) -> None:
+        """The server was asked to revoke a token."""
+        ...
 
 
 class TokenReconciler:
@@ -92,7 +110,7 @@ class TokenReconciler:
         clock: Clock,
         random_bytes: Callable[[int], bytes],
         owner_cluster: str,
-        count_action: Callable[[TokenAction], None] = lambda _: None,
+        tally: Tally,
     ) -> None:
         self._objects = objects
         self._secrets = secrets
@@ -101,7 +119,7 @@ class TokenReconciler:
         self._clock = clock
         self._random_bytes = random_bytes
         self._owner_cluster = owner_cluster
-        self._count_action = count_action
+        self._tally = tally
 
     async def reconcile(self, token: TunnelToken, surroundings: Surroundings) -> TokenOutcome:
         """Do everything that is due for a token, and report it in its status.
@@ -135,7 +153,9 @@ class TokenReconciler:
         if round_.is_gone:
             return TokenOutcome(recheck_at=None, is_gone=True)
         await self._report(round_.seen, settled, is_failure=False)
-        return TokenOutcome(recheck_at=settled.recheck_at)
+        return TokenOutcome(
+            recheck_at=settled.recheck_at, awaits_policies=bool(round_.seen.awaited_policies)
+        )
 
     async def _run(self, round_: _Round) -> Settled:
         seen = round_.seen
@@ -152,12 +172,28 @@ class TokenReconciler:
             step = plan_token(round_.seen)
             if isinstance(step, Settled):
                 return step
-            round_.seen = await self._do(round_.seen, step)
-            self._count_action(step)
+            try:
+                round_.seen = await self._do(round_.seen, step)
+            except BaseException:
+                self._count(round_, step, is_done=False)
+                raise
+            self._count(round_, step, is_done=True)
             if isinstance(step, RemoveFinalizer):
                 round_.is_gone = True
                 return Settled("Revoking", "")
         raise AssertionError(f"the plan for {seen.token.meta.uid} does not end")
+
+    def _count(self, round_: _Round, step: TokenAction, *, is_done: bool) -> None:
+        """Count what became of an action; a rotation is done when the Secret has it."""
+        if isinstance(step, DeleteToken):
+            self._tally.revoked(is_done=is_done)
+        if isinstance(step, IssueCredential):
+            round_.is_rotating = step.reason != "Issued"
+            if is_done:
+                self._tally.issued(step.reason)
+        if round_.is_rotating and (not is_done or isinstance(step, WriteSecret)):
+            round_.is_rotating = False
+            self._tally.rotated(is_done=is_done)
 
     async def _do(self, seen: Seen, action: TokenAction) -> Seen:
         token_id, token = seen.token.meta.uid, seen.token
@@ -243,6 +279,8 @@ class _Round:
 
     seen: Seen
     is_gone: bool = False
+    is_rotating: bool = False
+    """A new revision was asked for, and the Secret does not have it yet."""
 
 
 _NO_FACTS: Final = ConnectionFacts(agent_url="")

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from moleport_operator.breaker import Breaker
 from moleport_operator.cache import Cache
 from moleport_operator.clock import Clock
-from moleport_operator.controller import Controller
+from moleport_operator.controller import KINDS, Controller
 from moleport_operator.errors import OperatorError
 from moleport_operator.kube import Kube, NotFound, collection, item
 from moleport_operator.metrics import Instruments
@@ -128,15 +128,23 @@ class Upkeep:
                     logger.debug("probe failed", extra={"error": str(error)})
 
     async def resync(self, seconds: float) -> None:
-        """List everything, look at each resource once in a period, then sweep."""
+        """Look at each resource once in a period, evenly; list everything and sweep between two."""
         while True:
-            await asyncio.sleep(seconds)
+            await self._walk(seconds)
             try:
                 await self.load()
-                self._controller.everything_again(spread_seconds=seconds * 0.9)
                 await self.sweep()
             except OperatorError as error:
                 logger.warning("resync failed", extra={"error": str(error)})
+
+    async def _walk(self, seconds: float) -> None:
+        """Give every resource one round, evenly over a time."""
+        keys = [key for kind in KINDS.values() for key in self._cache.keys(kind)]
+        began, step = self._clock.monotonic(), seconds / max(1, len(keys))
+        for number, key in enumerate(keys):
+            await asyncio.sleep(began + number * step - self._clock.monotonic())
+            self._queue.add(key)
+        await asyncio.sleep(began + seconds - self._clock.monotonic())
 
     async def refresh_usage(self, seconds: float) -> None:
         """Give a round to tokens whose usage is not what their status says."""
@@ -150,8 +158,7 @@ class Upkeep:
                 logger.info("usage not fetched", extra={"error": str(error)})
                 continue
             for row in listed:
-                if (owner := row.token.wish.owner) is not None:
-                    self._note_usage(owner, row.token.usage)
+                self._note_usage(row.owner, row.usage)
 
     async def load(self) -> None:
         """List all resources into the cache; what is gone leaves it.
@@ -167,10 +174,12 @@ class Upkeep:
                 meta = body["metadata"]
                 self._cache.set_namespace(meta["name"], meta.get("labels") or {})
         for kind in kinds:
-            bodies = []
+            bodies, version = [], ""
             for namespace in self._namespaces or ("",):
-                bodies += (await self._kube.list(collection(kind, namespace)))[0]
-            for key in self._cache.replace_all(kind, bodies):
+                found, listed_at = await self._kube.list(collection(kind, namespace))
+                bodies += found
+                version = version or listed_at  # the first of several lists is the oldest
+            for key in self._cache.replace_all(kind, bodies, version):
                 self._controller.removed(kind, key.namespace, key.name)
 
     async def sweep(self) -> None:
@@ -181,17 +190,16 @@ class Upkeep:
         """
         suspects = set()
         for row in await self._server.list_tokens(self._owner_cluster):
-            owner = row.token.wish.owner
-            if owner is None or row.token.wish.label.startswith(RETAINED):
+            if row.label.startswith(RETAINED):
                 continue
-            if await self._is_orphan(TOKENS, owner):
+            if await self._is_orphan(TOKENS, row.owner):
                 suspects.add(row.id)
                 if row.id in self._suspects:
-                    logger.warning(
-                        "orphan revoked", extra={"id": row.id, "label": row.token.wish.label}
-                    )
+                    logger.warning("orphan revoked", extra={"id": row.id, "label": row.label})
                     await self._server.delete_token(row.id)
+                    self._instruments.revoked(is_done=True)
                     suspects.discard(row.id)
+        self._instruments.orphans.labels("token").set(len(suspects))
         orphans = len(suspects)
         for policy_id, owner in await self._server.list_policies(self._owner_cluster):
             kind = POLICIES if owner.namespace else CLUSTER_POLICIES
@@ -200,8 +208,9 @@ class Upkeep:
                 if policy_id in self._suspects:
                     logger.warning("orphan policy deleted", extra={"id": policy_id})
                     await self._server.delete_policy(policy_id)
+                    suspects.discard(policy_id)
         self._suspects = suspects
-        self._instruments.orphans.set(orphans)
+        self._instruments.orphans.labels("policy").set(len(suspects) - orphans)
 
     async def _is_orphan(self, kind: Kind, owner: Owner) -> bool:
         if owner.cluster != self._owner_cluster:

@@ -8,6 +8,7 @@ whoever changes or deletes one of them is caught at once.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -97,6 +98,7 @@ class World:
         self.server: dict[str, StoredToken] = {}
         self.events: list[Transition] = []
         self.calls: list[str] = []
+        self.counts: Counter[str] = Counter()
         self._numbers = count(1)
         self._random = count(1)
 
@@ -120,6 +122,7 @@ class World:
             clock=self.clock,
             random_bytes=self.random_bytes,
             owner_cluster=CLUSTER,
+            tally=self,
         )
 
     async def round(
@@ -287,6 +290,17 @@ class World:
             return self._view(stored)
 
         return self.call("write_secret", work, is_server=False)
+
+    # What is counted.
+
+    def issued(self, reason: str) -> None:
+        self.counts[f"issued {reason}"] += 1
+
+    def rotated(self, *, is_done: bool) -> None:
+        self.counts[f"rotated {is_done}"] += 1
+
+    def revoked(self, *, is_done: bool) -> None:
+        self.counts[f"revoked {is_done}"] += 1
 
     async def emit(self, kind: Kind, meta: Meta, event: Transition) -> None:
         self.events.append(event)

@@ -38,16 +38,9 @@ WITHOUT_MIRROR = {
     "agent/moleport_agent/settings.py": "plain records, made by the tests of config and tunnels",
     "operator/moleport_operator/clock.py": "two names of the standard library",
     "operator/moleport_operator/cluster.py": "declarations that kube.py implements",
-    "operator/moleport_operator/app.py": "tests/e2e/operator runs it against a real API server",
-    "operator/moleport_operator/drain.py": "tests/e2e/operator runs it against a real API server",
-    "operator/moleport_operator/informer.py": "tests/e2e/operator runs it against a real API server",
-    "operator/moleport_operator/kube.py": "tests/e2e/operator runs it against a real API server",
-    "operator/moleport_operator/kube_cluster.py": "tests/e2e/operator runs it against a real API server",
-    "operator/moleport_operator/lease.py": "tests/e2e/operator runs it against a real API server",
     "operator/moleport_operator/plan/records.py": "plain records; the tests of the plans make them",
     "operator/moleport_operator/settings.py": "plain records, made by main.py",
     "operator/moleport_operator/token_server.py": "declarations that server.py implements",
-    "operator/moleport_operator/upkeep.py": "tests/e2e/operator runs it against a real API server",
     "wire/moleport_wire/aio/transport.py": "declarations that websocket.py implements",
 }
 """Modules without a test module of their own, and why that is right."""

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from moleport_operator.plan.conditions import Condition, merge_conditions
+from moleport_operator.plan.conditions import Condition, find_condition, merge_conditions
 from moleport_operator.plan.records import Owner, Ranges
+from moleport_operator.plan.status import Transition
 from moleport_operator.quantities import parse_duration, parse_quantity
 from moleport_operator.resources import PortRange, TunnelPolicy
 
 MOST_USERS: Final = 256
 """Lines of a htpasswd that are taken."""
+_QUIET: Final = frozenset({"Pending", "TargetNotFound"})
+"""Reasons that are no cause for worry."""
 _HTPASSWD: Final = re.compile(r"([^:\s]{1,255}):(\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53})")
 
 
@@ -157,6 +160,16 @@ def policy_status(
             old.get("conditions") or (), conditions, generation=policy.meta.generation, now=now
         ),
     }
+
+
+def policy_transition(old: Mapping[str, Any], new: Mapping[str, Any]) -> Transition | None:
+    """Return the event of a change of what a policy does, or None when it does the same."""
+    for kind in ("Enforced", "Accepted"):
+        before, after = find_condition(old, kind), find_condition(new, kind)
+        if (before.get("status"), before.get("reason")) != (after["status"], after["reason"]):
+            is_warning = after["status"] != "True" and after["reason"] not in _QUIET
+            return Transition(str(after["reason"]), str(after["message"]), is_warning=is_warning)
+    return None
 
 
 def _sorted(values: tuple[str, ...] | None) -> tuple[str, ...] | None:

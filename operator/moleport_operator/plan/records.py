@@ -158,6 +158,20 @@ class Seen:
     """The wish was sent in this round: what still differs is the server's way to write it."""
     now: int
 
+    @property
+    def awaited_policies(self) -> list[str]:
+        """Names of policies that the server does not have; it takes no token with one of them.
+
+        A token that has a policy there is the proof that the server knows the policy: after a restart
+        of ours nothing needs to be told twice.
+        """
+        known = () if self.server is None else self.server.wish.policy_ids
+        return sorted(
+            policy.name
+            for policy in self.policies
+            if not policy.is_accepted and policy.uid not in known
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class AddFinalizer:

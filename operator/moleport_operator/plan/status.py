@@ -87,7 +87,7 @@ def token_status(seen: Seen, outcome: Settled, *, is_failure: bool = False) -> d
         status["failedAttempts"] = int(old.get("failedAttempts", 0)) + 1
         status["lastFailureTime"] = format_time(seen.now)
     if seen.server is not None:
-        status["effective"] = dict(seen.server.effective)
+        status["effective"] = _without_nulls(seen.server.effective)
         status["usage"] = _usage(old.get("usage"), seen.server.usage, seen.now)
     else:
         status |= {name: old[name] for name in ("effective", "usage") if name in old}
@@ -148,8 +148,7 @@ def _policy_applied(seen: Seen, outcome: Settled) -> Condition:
     if not seen.policies:
         return Condition("PolicyApplied", "True", "NoPolicy", "")
     names = ", ".join(sorted(policy.name for policy in seen.policies))
-    waiting = sorted(policy.name for policy in seen.policies if not policy.is_accepted)
-    if waiting:
+    if waiting := seen.awaited_policies:
         return Condition(
             "PolicyApplied",
             "False",
@@ -181,6 +180,15 @@ def _renewal_at(seen: Seen, held: Held) -> int | None:
         return schedule(seen.token.spec, seen.policies).renewal_at(held.issued_at)
     except InvalidResource:
         return None
+
+
+def _without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is unrestricted: API servers drop nulls, and each round would write them again."""
+    return {
+        name: _without_nulls(inner) if isinstance(inner, Mapping) else inner
+        for name, inner in value.items()
+        if inner is not None
+    }
 
 
 def _usage(old: Mapping[str, Any] | None, usage: Usage, now: int) -> dict[str, Any]:

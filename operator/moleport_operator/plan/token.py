@@ -61,8 +61,7 @@ def plan_token(seen: Seen) -> TokenAction | Settled:
     if seen.server is not None and not _is_ours(seen.server, seen):
         return Settled("ServerRejected", "the server has a token of this id that is not ours")
     if seen.server is None or (seen.server.wish != wish and not seen.was_put):
-        waiting = sorted(policy.name for policy in seen.policies if not policy.is_accepted)
-        if waiting:
+        if waiting := seen.awaited_policies:
             # The server refuses a token with a policy that it does not know.
             return Settled("Pending", f"waits for the server to take {', '.join(waiting)}")
         return PutToken(wish, None if seen.server is None else seen.server.etag)

@@ -20,7 +20,7 @@ def test_only_what_matters_is_a_change() -> None:
 
     key, is_new = cache.put(TOKENS, body())
     same = cache.put(TOKENS, body(status={"revision": 1}, resourceVersion="2"))[1]
-    edited = cache.put(TOKENS, body(generation=2))[1]
+    edited = cache.put(TOKENS, body(generation=2, resourceVersion="3"))[1]
 
     assert key == Key("tunneltokens", "default", "shop")
     assert (is_new, same, edited) == (True, False, True)
@@ -40,10 +40,48 @@ def test_a_full_list_drops_what_it_does_not_have() -> None:
     cache = Cache()
     cache.put(TOKENS, body("old"))
 
-    gone = cache.replace_all(TOKENS, [body("new")])
+    gone = cache.replace_all(TOKENS, [body("new")], "7")
 
     assert [key.name for key in gone] == ["old"]
     assert [key.name for key in cache.keys(TOKENS)] == ["new"]
+
+
+def test_a_full_list_keeps_what_the_watch_has_told_since() -> None:
+    cache = Cache()
+    cache.put(TOKENS, body("just-made", resourceVersion="8"))
+
+    gone = cache.replace_all(TOKENS, [], "7")
+
+    assert gone == []
+    assert [key.name for key in cache.keys(TOKENS)] == ["just-made"]
+
+
+def test_an_older_body_that_comes_late_changes_nothing() -> None:
+    cache = Cache()
+    key, _ = cache.put(TOKENS, body(resourceVersion="10", finalizers=["moleport.dev/revoke"]))
+
+    _, is_changed = cache.put(TOKENS, body(resourceVersion="9"))
+    kept = cache.get(key)
+    _, is_another = cache.put(TOKENS, body(resourceVersion="9", uid="made-anew"))
+
+    assert not is_changed
+    assert kept is not None
+    assert kept["metadata"]["resourceVersion"] == "10"
+    assert is_another
+
+
+def test_an_answer_to_our_own_write_brings_nothing_back_that_is_gone() -> None:
+    cache = Cache()
+    key, _ = cache.put(TOKENS, body(resourceVersion="1"))
+
+    cache.refresh(TOKENS, body(resourceVersion="2"))
+    kept = cache.get(key)
+    cache.remove(TOKENS, "default", "shop")
+    cache.refresh(TOKENS, body(resourceVersion="3"))
+
+    assert kept is not None
+    assert kept["metadata"]["resourceVersion"] == "2"
+    assert cache.get(key) is None
 
 
 def test_policies_of_namespace_and_cluster_attach() -> None:

@@ -24,7 +24,11 @@ async def test_probes_and_metrics_are_answered(
     Counter("rounds", "Rounds.", registry=registry).inc()
     async with (
         serve_health(
-            "127.0.0.1", 0, registry=registry, readiness=lambda: (is_ready, "said")
+            "127.0.0.1",
+            0,
+            registry=registry,
+            readiness=lambda: (is_ready, "said"),
+            silence=lambda: None,
         ) as port,
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{port}{path}") as answer,
@@ -40,6 +44,27 @@ async def test_a_taken_port_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=str(port)):
             async with serve_health(
-                "127.0.0.1", port, registry=CollectorRegistry(), readiness=lambda: (True, "")
+                "127.0.0.1",
+                port,
+                registry=CollectorRegistry(),
+                readiness=lambda: (True, ""),
+                silence=lambda: None,
             ):
                 raise AssertionError
+
+
+async def test_a_watch_that_hangs_fails_liveness_with_its_sentence() -> None:
+    async with (
+        serve_health(
+            "127.0.0.1",
+            0,
+            registry=CollectorRegistry(),
+            readiness=lambda: (True, ""),
+            silence=lambda: "the watch of x is silent",
+        ) as port,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/livez") as answer,
+    ):
+        body = await answer.text()
+
+    assert (answer.status, body) == (503, "the watch of x is silent\n")

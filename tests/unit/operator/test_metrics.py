@@ -1,75 +1,64 @@
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry
 
 from helpers.clock import FakeClock
-from helpers.operator_records import body
 from moleport_operator.breaker import Breaker
 from moleport_operator.cache import Cache
-from moleport_operator.metrics import (
-    Instruments,
-    ObjectCollector,
-    QueueCollector,
-    watch_queue,
-)
+from moleport_operator.collectors import ObjectCollector, QueueCollector, StateCollector
+from moleport_operator.metrics import Instruments, watch_queue
 from moleport_operator.queue import Key, WorkQueue
-from moleport_operator.resources import TOKENS
+from moleport_operator.watch_life import WatchLife
 
-READY = {
-    "conditions": [{"type": "Ready", "status": "True"}],
-    "expirationTime": "1970-01-01T00:01:00Z",
-}
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "operator.md"
 
 
-def test_tokens_are_shown_from_the_cache() -> None:
-    registry, cache = CollectorRegistry(), Cache()
-    registry.register(ObjectCollector(cache, Breaker(FakeClock()), lambda: True))
-    cache.put(TOKENS, body("shop", status=READY))
-    cache.put(TOKENS, body("late"))
+def test_every_metric_is_in_the_reference() -> None:
+    registry, clock = CollectorRegistry(), FakeClock()
+    Instruments.make(registry)
+    registry.register(QueueCollector(WorkQueue(clock, lambda: 0.5), 16))
+    registry.register(StateCollector(Breaker(clock), WatchLife(clock), lambda: True))
+    registry.register(ObjectCollector(Cache(), clock, 10))
+    page = PAGE.read_text(encoding="utf-8")
 
-    def value(name: str, token: str) -> float | None:
-        labels = {"namespace": "default", "name": token}
-        return registry.get_sample_value(f"moleport_operator_token_{name}", labels)
-
-    assert (value("ready", "shop"), value("ready", "late")) == (1, 0)
-    assert value("expiration_timestamp_seconds", "shop") == 60
-    assert value("expiration_timestamp_seconds", "late") is None
-    assert registry.get_sample_value("moleport_operator_server_up") == 1
-    kind = {"kind": "TunnelToken"}
-    assert registry.get_sample_value("moleport_operator_resources", kind) == 2
+    for family in registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"`{name}`" in page
 
 
-def test_suspended_tokens_and_those_that_wait_to_be_revoked_are_shown() -> None:
-    registry, cache = CollectorRegistry(), Cache()
-    registry.register(ObjectCollector(cache, Breaker(FakeClock()), lambda: True))
-    leaving = body("leaving")
-    leaving["metadata"]["deletionTimestamp"] = "1970-01-01T00:02:00Z"
-    cache.put(TOKENS, leaving)
-    cache.put(TOKENS, body("paused", spec={"suspend": True}))
+def test_calls_of_both_servers_are_counted() -> None:
+    registry = CollectorRegistry()
+    instruments = Instruments.make(registry)
 
-    def value(name: str, token: str) -> float | None:
-        labels = {"namespace": "default", "name": token}
-        return registry.get_sample_value(f"moleport_operator_token_{name}", labels)
+    instruments.api_call("201", "POST", "kube:443", 0.5)
+    instruments.server_call("put_token", "412", 0.25)
 
-    assert value("deletion_timestamp_seconds", "leaving") == 120
-    assert value("deletion_timestamp_seconds", "paused") is None
-    assert (value("suspended", "paused"), value("suspended", "leaving")) == (1, None)
+    labels = {"code": "201", "method": "POST", "host": "kube:443"}
+    assert registry.get_sample_value("rest_client_requests_total", labels) == 1
+    name = "rest_client_request_duration_seconds_sum"
+    assert registry.get_sample_value(name, {"verb": "POST", "host": "kube:443"}) == 0.5
+    labels = {"operation": "put_token", "code": "412"}
+    assert registry.get_sample_value("moleport_operator_server_requests_total", labels) == 1
+    name = "moleport_operator_server_request_duration_seconds_sum"
+    assert registry.get_sample_value(name, {"operation": "put_token"}) == 0.25
 
 
-def test_the_queue_is_shown_under_the_names_of_client_go() -> None:
-    registry, queue = CollectorRegistry(), WorkQueue(FakeClock(), lambda: 0.5)
-    registry.register(QueueCollector(queue, 16))
-    queue.add(Key("tunneltokens", "a", "x"))
-    queue.retry(Key("tunneltokens", "a", "y"))
+def test_what_becomes_of_credentials_is_counted() -> None:
+    registry = CollectorRegistry()
+    instruments = Instruments.make(registry)
 
-    values = {
-        name: registry.get_sample_value(name, {"name": "moleport"})
-        for name in ("workqueue_depth", "workqueue_adds_total", "workqueue_retries_total")
-    }
+    instruments.issued("Renewed")
+    instruments.rotated(is_done=True)
+    instruments.rotated(is_done=False)
+    instruments.revoked(is_done=True)
 
-    assert values == {
-        "workqueue_depth": 1,
-        "workqueue_adds_total": 1,
-        "workqueue_retries_total": 1,
-    }
+    for name, labels in (
+        ("issuances", {"reason": "Renewed"}),
+        ("rotations", {"result": "success"}),
+        ("rotations", {"result": "failure"}),
+        ("revocations", {"result": "success"}),
+    ):
+        assert registry.get_sample_value(f"moleport_operator_{name}_total", labels) == 1
 
 
 async def test_it_is_told_how_long_keys_wait_and_are_worked_on() -> None:
