@@ -29,8 +29,9 @@ async def ours(cluster: Any) -> dict[str, Any]:
     _, tokens = await cluster.rest("GET", "/api/tokens")
     found = {}
     for token in tokens:
-        _, whole = await cluster.rest("GET", f"/api/tokens/{token['id']}")
-        if whole["owner"] is not None and whole["owner"]["namespace"] == cluster.namespace:
+        status, whole = await cluster.rest("GET", f"/api/tokens/{token['id']}")
+        # One that went between the two calls is not there.
+        if status == 200 and whole["owner"] is not None and whole["owner"]["namespace"] == cluster.namespace:
             found[whole["owner"]["name"]] = whole
     return found
 
