@@ -80,6 +80,10 @@ bench-programs: $(RUNTIME) ## Install the programs of the benchmarks' peers, and
 bench-quick: $(RUNTIME) ## Measure beside nginx and the last recorded run (needs nginx, wrk and curl; a minute)
 	@PYTHONPATH=bench $(BIN)/python -m moleport_bench quick $(ARGS)
 
+.PHONY: scale
+scale: $(TOOLS) ## Measure the operator with 5,000 and 10,000 TunnelTokens (a quarter of an hour; ARGS='--help' for less)
+	@PYTHONPATH=tests $(BIN)/python tools/operator_scale.py $(ARGS)
+
 .PHONY: format
 format: $(TOOLS) ## Format the code and repair what ruff can repair
 	$(BIN)/ruff format $(SOURCES)
