@@ -31,7 +31,11 @@ async def ours(cluster: Any) -> dict[str, Any]:
     for token in tokens:
         status, whole = await cluster.rest("GET", f"/api/tokens/{token['id']}")
         # One that went between the two calls is not there.
-        if status == 200 and whole["owner"] is not None and whole["owner"]["namespace"] == cluster.namespace:
+        if (
+            status == 200
+            and whole["owner"] is not None
+            and whole["owner"]["namespace"] == cluster.namespace
+        ):
             found[whole["owner"]["name"]] = whole
     return found
 
