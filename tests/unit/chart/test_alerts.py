@@ -19,8 +19,10 @@ from chart_manifests import CHART, NO_HELM, ROOT, find_tool, objects, template
 from moleport_operator.breaker import Breaker
 from moleport_operator.cache import Cache
 from moleport_operator.clock import SystemClock
-from moleport_operator.metrics import Instruments, ObjectCollector, QueueCollector
+from moleport_operator.collectors import ObjectCollector, QueueCollector, StateCollector
+from moleport_operator.metrics import Instruments
 from moleport_operator.queue import WorkQueue
+from moleport_operator.watch_life import WatchLife
 from moleport_server.metrics.catalogue import CATALOGUE
 
 pytestmark = pytest.mark.skipif(find_tool("helm") is None, reason=NO_HELM)
@@ -51,10 +53,10 @@ def alerts(*arguments: str) -> dict[str, dict[str, Any]]:
 def exported() -> set[str]:
     """Return the names of all series that server and operator export."""
     registry, clock = CollectorRegistry(), SystemClock()
-    breaker, cache = Breaker(clock), Cache()
     Instruments.make(registry)
     registry.register(QueueCollector(WorkQueue(clock, lambda: 0.5), 1))
-    registry.register(ObjectCollector(cache, breaker, lambda: True))
+    registry.register(StateCollector(Breaker(clock), WatchLife(clock), lambda: True))
+    registry.register(ObjectCollector(Cache(), clock, 1))
     server = {(row.name, str(row.kind)) for row in CATALOGUE}
     operator = {(family.name, family.type) for family in registry.collect()}
     return set(_series(server | operator))
