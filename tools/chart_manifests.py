@@ -38,7 +38,7 @@ MANIFEST_VALUES: Final[Mapping[str, Any]] = {
         "existingSecret": "moleport-tls",
         "internal": {"existingSecret": "moleport-tls"},
     },
-    "operator": {"agentCA": {"secret": "moleport-tls"}},
+    "operator": {"replicas": 2, "agentCA": {"secret": "moleport-tls"}},
     "crds": {"keep": False},
     "uninstall": {"objects": "Delete"},
     "tests": {"enabled": False},
@@ -108,7 +108,7 @@ def render_manifests() -> dict[Path, str]:
         bodies = objects(template("--values", str(path), name="moleport", namespace="moleport"))
     finally:
         path.unlink()
-    files: dict[str, list[dict[str, Any]]] = {"rbac": [], "server": [], "operator": []}
+    files: dict[str, list[dict[str, Any]]] = {}
     crds = {}
     for body in bodies:
         metadata = body["metadata"]
@@ -120,14 +120,28 @@ def render_manifests() -> dict[Path, str]:
         labels.pop("helm.sh/chart")
         labels["app.kubernetes.io/managed-by"] = "kubectl"
         part = labels["app.kubernetes.io/component"]
-        is_right = "rbac" in body["apiVersion"]
-        files["rbac" if is_right else part].append(body)
+        if metadata["name"].endswith("-lease"):
+            place = "rbac/lease"
+        elif "rbac" in body["apiVersion"]:
+            place = "rbac/personas" if part == "rbac" else "rbac/operator"
+        else:
+            place = f"install/{part}"
+        if body["kind"] == "Deployment":
+            _leave_one_operator(body)
+        files.setdefault(place, []).append(body)
     for source in sorted((ROOT / "operator" / "moleport_operator" / "crds").iterdir()):
         crds[MANIFESTS / "crds" / source.name] = source.read_text(encoding="utf-8")
     return crds | {
-        MANIFESTS / "install" / f"{name}.yaml": MANIFEST_HEAD + _dump(found)
-        for name, found in files.items()
+        MANIFESTS / f"{place}.yaml": MANIFEST_HEAD + _dump(found) for place, found in files.items()
     }
+
+
+def _leave_one_operator(body: dict[str, Any]) -> None:
+    """Undo what two replicas changed: they are only asked for to get the rights on a Lease."""
+    spec = body["spec"]
+    spec["replicas"], spec["strategy"] = 1, {"type": "Recreate"}
+    [container] = spec["template"]["spec"]["containers"]
+    container["args"] = [text for text in container["args"] if not text.startswith("--lease")]
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ Nobody collects garbage or binds service accounts here: those controllers are ot
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import ssl
 import subprocess
@@ -45,6 +46,20 @@ class ApiServer:
     def operator_kubeconfig(self) -> Path:
         """For a user `operator` without any right of its own."""
         return self.folder / "operator.kubeconfig"
+
+    def used_rights(self) -> set[tuple[str, str, str]]:
+        """Return (group, resource with subresource, verb) of everything that the user `operator` did."""
+        log = self.folder / "audit.log"
+        found = set()
+        for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+            event = json.loads(line)
+            target = event.get("objectRef")
+            if target is None or event["responseStatus"]["code"] == 403:
+                continue
+            parts = (target["resource"], target.get("subresource"))
+            resource = "/".join(part for part in parts if part)
+            found.add((target.get("apiGroup", ""), resource, event["verb"]))
+        return found
 
     def kubectl(self, *arguments: str, given: str | None = None, code: int | None = 0) -> str:
         """Run kubectl; returns what it prints, and on a refusal what it says."""
@@ -95,6 +110,15 @@ async def start_apiserver(folder: Path) -> ApiServer:
     subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
     tokens = folder / "tokens.csv"
     tokens.write_text(f'{ADMIN},admin,1,"system:masters"\n{OPERATOR},operator,2\n')
+    # Who asked for what: tests hold the operator's rights to it.
+    policy = folder / "audit-policy.yaml"
+    rules = [
+        {"level": "Metadata", "users": ["operator"], "omitStages": ["RequestReceived"]},
+        {"level": "None"},
+    ]
+    policy.write_text(
+        yaml.safe_dump({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules})
+    )
     apiserver = await Running.start(
         "kube-apiserver",
         [
@@ -113,6 +137,8 @@ async def start_apiserver(folder: Path) -> ApiServer:
             "--disable-admission-plugins=ServiceAccount",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--watch-cache=true",
+            f"--audit-policy-file={policy}",
+            f"--audit-log-path={folder / 'audit.log'}",
             "-v=0",
         ],
         environ,

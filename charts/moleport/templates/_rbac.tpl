@@ -1,10 +1,10 @@
-{{/* Rights, each list once. tests/unit/chart/test_rights.py holds them to moleport_operator/rights.py. */}}
+{{/* Rights, each list once. tests/e2e/operator/test_rights.py holds them to what the operator was seen to use. */}}
 
 {{/* What the operator may do in a namespace that it watches. */}}
 {{- define "moleport.namespacedRights" -}}
 - apiGroups: [moleport.dev]
   resources: [tunneltokens, tunnelpolicies]
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch, patch]
 - apiGroups: [moleport.dev]
   resources: [tunneltokens/status, tunnelpolicies/status]
   verbs: [patch]
@@ -25,7 +25,7 @@
 {{- define "moleport.clusterRights" -}}
 - apiGroups: [moleport.dev]
   resources: [clustertunnelpolicies]
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch, patch]
 - apiGroups: [moleport.dev]
   resources: [clustertunnelpolicies/status]
   verbs: [patch]

@@ -1,0 +1,64 @@
+"""The rights of the operator are those that it uses: the audit log of a real API server says which."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from helpers.kube_apiserver import ApiServer
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NEVER_USED_HERE = {
+    # The admission plugin OwnerReferencesPermissionEnforcement asks for it, where a cluster has it on.
+    ("moleport.dev", "tunneltokens/finalizers", "update"),
+}
+
+
+def granted(root: Any) -> set[tuple[str, str, str]]:
+    """Return what the rendered roles of the operator allow, as triples."""
+    bodies = [
+        body
+        for name in ("operator.yaml", "lease.yaml")
+        for body in yaml.safe_load_all((root / "manifests" / "rbac" / name).read_text("utf-8"))
+        if body["kind"] in {"Role", "ClusterRole"}
+    ]
+    return {
+        (group, resource, verb)
+        for body in bodies
+        for rule in body["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+async def test_the_operator_has_the_rights_that_it_uses_and_no_others(
+    cluster: Any, apiserver: ApiServer, pytestconfig: pytest.Config
+) -> None:
+    everything = {"targetRefs": [{"kind": "TunnelToken"}], "tokens": {"maxTokens": 5}}
+    everywhere = {"targetRefs": [{"kind": "Namespace", "name": cluster.namespace}]}
+    cluster.apply("TunnelPolicy", "five", spec=everything)
+    cluster.apply(
+        "ClusterTunnelPolicy",
+        cluster.namespace,
+        spec={**everywhere, "limits": {"burst": 5, "requestsPerSecond": 5}},
+    )
+    await cluster.start_operator(f"--lease=moleport/{cluster.namespace}", resync=1)
+    cluster.apply("TunnelToken", "shop")
+    await cluster.ready("shop")
+    # A token that somebody edits, and one that leaves.
+    cluster.kubectl("delete", "secret", "shop")
+    await cluster.until(lambda: cluster.get("secret", "shop"), "the Secret again")
+    cluster.kubectl("delete", "ttok", "shop", "--timeout=20s")
+    cluster.kubectl("delete", "tpol", "five", "--timeout=20s")
+    cluster.kubectl("delete", "ctpol", cluster.namespace, "--timeout=20s")
+    await cluster.operator.aclose()
+
+    rights = granted(pytestconfig.rootpath)
+    used = {right for right in apiserver.used_rights() if right[0] != "authorization.k8s.io"}
+
+    assert used - rights == set()
+    assert rights - used == NEVER_USED_HERE
