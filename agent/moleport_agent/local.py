@@ -85,6 +85,9 @@ class LocalService:
                 await self._open(splice, target, sock)
         except TimeoutError:
             self._refuse(splice, "no answer in 5 s")
+        except ssl.SSLCertVerificationError as error:
+            reason = f"its certificate is not trusted: {error.verify_message}"
+            self._refuse(splice, reason, "; name its CA as upstream_ca")
         except (OSError, ssl.SSLError) as error:
             self._refuse(splice, error.strerror or str(error))
         except asyncio.CancelledError:
@@ -117,9 +120,10 @@ class LocalService:
                 happy_eyeballs_delay=0.25,
             )
 
-    def _refuse(self, splice: Splice, reason: str) -> None:
+    def _refuse(self, splice: Splice, reason: str, advice: str = "") -> None:
+        """Give the stream up; `advice` is for whoever runs the agent, not for visitors."""
         splice.end(Code.REFUSED, reason)
-        self._observe(UpstreamFailed(self.tunnel.name, self.tunnel.target.text, reason))
+        self._observe(UpstreamFailed(self.tunnel.name, self.tunnel.target.text, reason + advice))
 
 
 def _numeric(target: Target) -> tuple[socket.AddressFamily, tuple[str, int]] | None:

@@ -152,7 +152,7 @@ def _show_requests(agent: "_Program", server: "_Program") -> None:
         if line is not None:
             _say(line)
         if not server.is_alive:
-            raise Failed(f"the server has ended:\n{server.last_words()}")
+            raise Failed(server.how_it_ended())
 
 
 def _line(event: Mapping[str, Any]) -> str | None:
@@ -241,7 +241,7 @@ class _Program:
                 line = self._lines.get(timeout=SIGNAL_SECONDS)
                 if line is not None:
                     return line
-                raise Failed(f"{self._name} has ended:\n{self.last_words()}")
+                raise Failed(self.how_it_ended())
             if time.monotonic() > deadline:
                 raise Failed(f"{self._name} said nothing for {seconds:.0f} s\n{self.last_words()}")
         raise Stopped
@@ -250,6 +250,14 @@ class _Program:
         """Read lines until the wanted one."""
         while not is_wanted(self.next_line(START_SECONDS)):
             pass
+
+    def how_it_ended(self) -> str:
+        """Say that it has ended, by what, and what it said last."""
+        assert self._process is not None  # noqa: S101 - asked about what was running
+        code = self._process.wait(STOP_SECONDS)
+        by = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        words = self.last_words()
+        return f"{self._name} has ended {by}" + (f"; its last words:\n{words}" if words else "")
 
     def last_words(self) -> str:
         """Return the end of its log."""

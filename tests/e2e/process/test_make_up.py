@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -43,6 +44,10 @@ class Demo:
     def end(self, number: int) -> str:
         """Send a signal and return everything that was said."""
         self.process.send_signal(number)
+        return self.rest()
+
+    def rest(self) -> str:
+        """Wait for the end and return everything that was said."""
         rest, _ = self.process.communicate(timeout=END_SECONDS)
         return "".join(self.lines) + rest
 
@@ -69,16 +74,16 @@ def demo(directory: Path) -> Iterator[Demo]:
             process.stdout.close()
 
 
-def processes_that_mention(path: Path) -> list[str]:
+def processes_that_mention(path: Path) -> dict[int, str]:
     needle = str(path).encode()
-    found = []
+    found = {}
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = entry.read_bytes()
         except OSError:
             continue
         if needle in command:
-            found.append(command.replace(b"\0", b" ").decode("utf-8", "replace"))
+            found[int(entry.parent.name)] = command.replace(b"\0", b" ").decode("utf-8", "replace")
     return found
 
 
@@ -111,7 +116,7 @@ def test_it_visits_both_tunnels_shows_requests_and_leaves_nothing_behind(
     assert list(running.temporary.iterdir()) == []
     assert not (running.profiles / "profile.json").exists()
     if Path("/proc").is_dir():
-        assert processes_that_mention(running.temporary) == []
+        assert processes_that_mention(running.temporary) == {}
     with socket.socket() as probe:
         probe.settimeout(1)
         assert probe.connect_ex(("127.0.0.1", address.port or 80)) != 0
@@ -159,4 +164,26 @@ def test_a_signal_during_the_start_ends_it_as_cleanly(tmp_path: Path) -> None:
     assert time.monotonic() - began < END_SECONDS
     assert "Traceback" not in said
     assert list(running.temporary.iterdir()) == []
-    assert processes_that_mention(running.temporary) == []
+    assert processes_that_mention(running.temporary) == {}
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds its programs in /proc")
+@pytest.mark.parametrize("victim", ["moleport-server dev", "moleport start"])
+def test_a_program_that_is_killed_ends_it_with_its_name_and_leaves_nothing(
+    tmp_path: Path, victim: str
+) -> None:
+    with demo(tmp_path) as running:
+        running.read_until(r"Ctrl-C ends everything")
+        (process,) = [
+            number
+            for number, command in processes_that_mention(running.temporary).items()
+            if f"bin/{victim}" in command
+        ]
+        os.kill(process, signal.SIGKILL)
+        said = running.rest()
+
+    assert running.process.returncode == 1
+    assert f"make up: {victim.split(maxsplit=1)[0]} has ended by signal 9" in said
+    assert "Traceback" not in said
+    assert list(running.temporary.iterdir()) == []
+    assert processes_that_mention(running.temporary) == {}

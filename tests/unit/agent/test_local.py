@@ -245,7 +245,9 @@ async def test_a_certificate_that_is_not_trusted_refuses_the_stream(tmp_path: Pa
         payload = await connection.payload(frames.RESET)
 
         assert int.from_bytes(payload[:2], "big") == Code.REFUSED
-        await agent.event(UpstreamFailed)
+        failed = await agent.event(UpstreamFailed)
+        assert failed.reason.startswith("its certificate is not trusted: ")
+        assert failed.reason.endswith("; name its CA as upstream_ca")
 
 
 async def test_a_visitor_that_left_before_the_service_answered_leaves_no_connection() -> None:
