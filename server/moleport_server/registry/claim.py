@@ -27,6 +27,8 @@ class Claim:
     """User and PHC hash."""
     allowed_cidrs: tuple[str, ...] | None = None
     host_header: str | None = None
+    keepsake: str | None = None
+    """What the agent will be known by when it wants an address back that was drawn for it."""
 
     @property
     def rules(self) -> VisitorRules:

@@ -118,6 +118,7 @@ class Claims:
         tunnel.wished = rules
         self._governance.govern(tunnel, session.principal.effective)
         tunnel.host_header = claim.host_header
+        tunnel.keepsake = claim.keepsake
         await self._durable.write_lease(tunnel)
         self._check_live(session)
         if tunnel.session is not session:

@@ -27,6 +27,7 @@ def to_lease(tunnel: Tunnel) -> Lease:
         "basic_auth": None if users is None else [[u.user, u.password_hash] for u in users],
         "allowed_cidrs": None if cidrs is None else [str(c) for c in cidrs],
         "host_header": tunnel.host_header,
+        "keepsake": tunnel.keepsake,
     }
     if tunnel.container is not None:
         wishes["container"] = {
@@ -90,6 +91,7 @@ def to_tunnel(
             wishes.get("allowed_cidrs"),
         ),
         host_header=wishes.get("host_header"),
+        keepsake=wishes.get("keepsake"),
         lease_until=until,
     )
 

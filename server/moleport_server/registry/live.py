@@ -78,6 +78,8 @@ class Tunnel:
     """The limits of its token, shared with its other tunnels; None: it has none."""
     host_header: str | None = None
     """The Host header for the local service; None keeps the visitor's."""
+    keepsake: str | None = None
+    """What its agent is known by if the address was drawn for it; None: it asks by name."""
     is_opening: bool = False
     """Whether its listener is being opened: nobody has it yet, and nobody else can be given it."""
     lease_until: float | None = None

@@ -214,6 +214,12 @@ async def test_a_random_name_and_port_come_back_to_the_client_that_had_them(
             async with asyncio.timeout(STEP_SECONDS):
                 assert await early.reader.readexactly(5) == b"early"
         assert (await site.curl(host, "/")).text == "hello "
+        assert urls(client, since=seen) == before
+
+        seen = len(client.lines)
+        await site.server.kill()
+        await site.start_server()
+        await client.wait_event("attached", since=seen)
 
     assert urls(client, since=seen) == before
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from moleport_server.agents.rustunnel.keepsakes import find_kept, keepsake_of
 from moleport_server.agents.rustunnel.refusals import registration_refusal, unsupported_protocol
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.errors import ServerError
@@ -102,8 +103,6 @@ class Registrations:
             return
         finally:
             self._pending -= 1
-        if subdomain is None:
-            self._shared.keepsakes.keep(record, tunnel, request.local_addr)
         self._shared.audit.tunnel_registered(
             session_id=record.id,
             tunnel_id=str(tunnel.id),
@@ -127,10 +126,18 @@ class Registrations:
         self._answered(tunnel)
 
     def _random_claim(self, protocol: TunnelProtocol, local_addr: str) -> Claim:
-        kept = self._shared.keepsakes.find(self._record, protocol, local_addr)
+        keepsake = keepsake_of(self._record, local_addr)
+        tunnels = self._shared.registry.tunnels.values()
+        kept = find_kept(tunnels, self._record, protocol, keepsake)
         if kept is None:
-            return Claim(protocol=protocol)
-        return Claim(protocol=protocol, hostname=kept.hostname, port=kept.port, is_wish=True)
+            return Claim(protocol=protocol, keepsake=keepsake)
+        return Claim(
+            protocol=protocol,
+            hostname=kept.hostname,
+            port=kept.port,
+            is_wish=True,
+            keepsake=keepsake,
+        )
 
     def _warn_of_twins(self, tunnel: Tunnel) -> None:
         twins = [t for t in self._record.tunnels.values() if t.protocol is tunnel.protocol]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from moleport_server.agents.rustunnel.keepsakes import Keepsakes
 from moleport_server.registry.addresses import PublicAddresses
 from moleport_wire.hoody.window import ReceiveBudget
 
@@ -75,7 +74,6 @@ class RustunnelSessions:
         self.tasks = tasks
         self.clock = clock
         self.audit = audit
-        self.keepsakes = Keepsakes(registry)
         self.is_draining = False
         self.by_secret: dict[UUID, RustunnelSession] = {}
         """Live sessions by what their clients name in `/_data/…`."""

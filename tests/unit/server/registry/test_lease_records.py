@@ -86,6 +86,7 @@ def tunnels(draw: st.DrawFn) -> Tunnel:
         opened_at=1_750_000_000.25,
         wished=draw(rules),
         host_header=draw(st.one_of(st.none(), names)),
+        keepsake=draw(st.one_of(st.none(), names)),
         lease_until=60.0,
     )
 
