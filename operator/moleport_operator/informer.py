@@ -26,6 +26,10 @@ STOP_SECONDS: Final = 10.0
 LOGIN_LIFETIME: Final = timedelta(minutes=10)
 """Tokens of service accounts are replaced long before they end; so do we read them again."""
 
+IDENTITY: Final[Any] = "moleport-operator"
+"""What kopf calls us among its peers, of which there are none. It would ask for the name of the user, and a
+user of a container is often a number without one."""
+
 Heard = Callable[[str, str | None, Mapping[str, Any]], None]
 """Called on the operator's loop with the plural, the type of event (None: listed), and the body."""
 
@@ -73,6 +77,7 @@ async def run_informer(
                 registry=registry,
                 settings=_settings(),
                 standalone=True,
+                identity=IDENTITY,
                 clusterwide=not namespaces,
                 namespaces=namespaces,
                 stop_flag=stop,
