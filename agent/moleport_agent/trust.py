@@ -5,6 +5,7 @@ the doctor verifies is what the other commands verify.
 """
 
 import ssl
+import tempfile
 from pathlib import Path
 
 from moleport_agent.errors import ConfigError
@@ -52,6 +53,10 @@ def data_path_context(ca_file: Path | None, *, insecure: bool = False) -> ssl.SS
         return _unverified_context()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if not _can_write_files():
+        # aiofastnet 1.2 decodes the peer's certificate by way of a temporary file, and on a read-only root
+        # file system its handshake never ends. Its other engine is Python's own TLS and needs no file.
+        context._aiofastnet_force_fallback_ssl = True  # type: ignore[attr-defined]  # noqa: SLF001 - its switch
     if ca_file is not None:
         context.load_verify_locations(cafile=str(ca_file))
         return context
@@ -69,6 +74,14 @@ def _unverified_context() -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
+
+
+def _can_write_files() -> bool:
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _has_no_system_roots(context: ssl.SSLContext) -> bool:

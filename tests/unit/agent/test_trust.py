@@ -1,11 +1,14 @@
+import asyncio
 import ssl
+import tempfile
 from pathlib import Path
 
+import aiofastnet
 import pytest
 import trustme
 
 from moleport_agent.errors import ConfigError
-from moleport_agent.trust import client_context
+from moleport_agent.trust import client_context, data_path_context
 
 
 def test_by_default_the_system_decides_whom_to_trust() -> None:
@@ -38,3 +41,29 @@ def test_a_ca_file_without_a_certificate_is_named(tmp_path: Path, content: bytes
 
     with pytest.raises(ConfigError, match=r"ca\.pem"):
         client_context(path)
+
+
+async def test_the_data_path_connects_where_no_file_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(server_side)
+    server = await asyncio.start_server(
+        lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=server_side
+    )
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "missing")])
+
+    context = data_path_context(tmp_path / "ca.pem")
+    async with server, asyncio.timeout(10):
+        transport, _ = await aiofastnet.create_connection(
+            asyncio.get_running_loop(),
+            asyncio.Protocol,
+            "127.0.0.1",
+            server.sockets[0].getsockname()[1],
+            ssl=context,
+            server_hostname="localhost",
+        )
+        transport.close()
