@@ -22,7 +22,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(TOOLS) ## Install everything into .venv (quick when up to date)
@@ -98,6 +98,12 @@ docs: $(TOOLS) ## Write the reference pages and pictures that are made from the 
 	$(BIN)/python -m moleport_operator.reference
 	$(BIN)/python -m moleport_agent.cli.reference > docs/reference/cli.md
 	$(BIN)/python tools/terminal_picture.py
+
+# CLUSTER_TESTS chooses some: a file, or -k words.
+.PHONY: e2e
+e2e: $(TOOLS) ## Make a real cluster with kind, install the chart and test it (Docker, Podman, or root on Debian)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group cluster
+	@tests/e2e/cluster/kind/run $(BIN)/pytest $(or $(CLUSTER_TESTS),tests/e2e/cluster)
 
 # One program with every part of Kubernetes and etcd, from their Go modules: some minutes once, and a
 # cache of 5 GB that `go clean -cache -modcache` removes. Tests that need it are skipped without it.

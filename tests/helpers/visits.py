@@ -7,6 +7,7 @@ a fixed rate and keeps what happened to each request.
 
 import asyncio
 import contextlib
+import itertools
 import re
 import socket
 import ssl
@@ -140,7 +141,7 @@ class Attempt:
     began: datetime
     ended: datetime
     status: int = 0
-    """0: no complete answer."""
+    """0: no complete answer. -1: one that looked complete, and was not what it had to be."""
     problem: str = ""
     had_begun: bool = False
     """Whether bytes of the answer had arrived when it failed."""
@@ -159,6 +160,8 @@ class Load:
     path: str = "/"
     connections: int = 16
     per_second: float = 200.0
+    body: bytes | None = None
+    """What each answer has to be, if that is known."""
     attempts: list[Attempt] = field(default_factory=list)
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -233,7 +236,10 @@ class Load:
                 visitor = None
                 continue
             problem = answer.header("X-Moleport-Error") or ""
-            self.attempts.append(Attempt(began, datetime.now(UTC), answer.status, problem))
+            status = answer.status
+            if status == 200 and self.body is not None and answer.body != self.body:
+                status, problem = -1, f"a wrong answer of {len(answer.body)} bytes"
+            self.attempts.append(Attempt(began, datetime.now(UTC), status, problem))
             if answer.header("Connection") == "close":
                 await visitor.aclose()
                 visitor = None
@@ -246,6 +252,51 @@ class Load:
             async with asyncio.timeout_at(moment):
                 await self._stop.wait()
         return self._stop.is_set()
+
+
+@dataclass(slots=True)
+class Gap:
+    """Visitors who try again and again while a server is replaced: when nobody got an answer.
+
+    Each tries a connection of its own and does not wait long: one whose first packet is lost would sit
+    for seconds while others are served.
+    """
+
+    port: int
+    host: str
+    every_seconds: float = 0.1
+    patience_seconds: float = 1.0
+    answered: list[float] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[Self]:
+        """Try while the context lasts."""
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as visitors:
+            visitors.create_task(self._try_until(stop))
+            try:
+                yield self
+            finally:
+                stop.set()
+
+    @property
+    def seconds(self) -> float:
+        """The longest time between two answers."""
+        return max(after - before for before, after in itertools.pairwise(self.answered))
+
+    async def _try_until(self, stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        while not stop.is_set():
+            with contextlib.suppress(OSError, Truncated, TimeoutError):
+                async with (
+                    asyncio.timeout(self.patience_seconds),
+                    await Visitor.connect(self.port) as visitor,
+                ):
+                    if (await visitor.get(self.host)).status == 200:
+                        self.answered.append(loop.time())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.every_seconds):
+                    await stop.wait()
 
 
 def raw_connection(port: int, *, receive_bytes: int | None = None) -> socket.socket:

@@ -5,7 +5,7 @@ kind_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 project=$(cd "$kind_dir/../../../.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/moleport
 cluster=${MOLEPORT_E2E_CLUSTER:-moleport-e2e}
-kubeconfig=$cache/$cluster.kubeconfig
+kubeconfig=${KUBECONFIG:-$cache/$cluster.kubeconfig}
 kubernetes_version=v1.34.4
 mkdir -p "$cache/bin"
 
@@ -70,7 +70,7 @@ debian() {
   debootstrap --variant=minbase --cache-dir="$cache/debian/packages" --include="$packages" \
     trixie "$root" "$(mirror)" >"$cache/debian/$name.log"
   rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/* \
-    "$root"/usr/share/man/* "$root"/usr/share/locale/* "$root"/dev/*
+    "$root"/usr/share/man/* "$root"/usr/share/locale/* "${root:?}"/dev/*
   tar -C "$root" --numeric-owner -cf "$cache/debian/$name.tar" .
   rm -rf "$root"
   echo "$packages" >"$cache/debian/$name.list"
