@@ -111,7 +111,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-@main.command()
+@main.command(short_help="Delete all TunnelTokens and policies before an uninstall.")
 @click.option("--namespace", "namespaces", multiple=True, help="Only this one; repeatable.")
 @click.option(
     "--timeout", default=120.0, show_default=True, help="Seconds to wait for the operator."
@@ -134,7 +134,7 @@ def drain(namespaces: tuple[str, ...], timeout: float, force: bool) -> None:  # 
         sys.exit(1)
 
 
-@main.command("let-go")
+@main.command("let-go", short_help="Keep all TunnelTokens and policies after an uninstall.")
 @click.option("--namespace", "namespaces", multiple=True, help="Only this one; repeatable.")
 def let_go(namespaces: tuple[str, ...]) -> None:
     """Keep all TunnelTokens and policies after an uninstall: take our finalizer off them.

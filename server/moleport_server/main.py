@@ -89,7 +89,7 @@ def cli() -> None:
     """The tunnel server of moleport: the public side of services that nobody can reach."""
 
 
-@cli.command(epilog=_EPILOG)
+@cli.command(epilog=_EPILOG, short_help="Run the server until SIGTERM.")
 @_settings_options
 def run(**options: Any) -> None:
     """Run the server until SIGTERM; it then drains, and a second signal ends it at once."""
@@ -98,7 +98,7 @@ def run(**options: Any) -> None:
         _serve(settings, "change it with --set {key}=HOST:PORT")
 
 
-@cli.command(epilog=_EPILOG)
+@cli.command(epilog=_EPILOG, short_help="Run a server on this machine with nothing configured.")
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -157,7 +157,11 @@ def dev(
         _serve(settings, "move all ports with --port-base N", banner)
 
 
-@cli.command("check-config", epilog=_EPILOG)
+@cli.command(
+    "check-config",
+    epilog=_EPILOG,
+    short_help="Print the settings in effect, and where each comes from.",
+)
 @_settings_options
 def check_config(**options: Any) -> None:
     """Print the settings in effect, and where each comes from; secrets are masked.
@@ -170,7 +174,7 @@ def check_config(**options: Any) -> None:
         click.echo(render_effective(_resolve(**options)), nl=False)
 
 
-@cli.command(epilog=_EPILOG)
+@cli.command(epilog=_EPILOG, short_help="Copy tokens, leases and history into one file.")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace the destination if it exists.")
 @_settings_options
@@ -186,7 +190,7 @@ def backup(*, destination: Path, overwrite: bool, **options: Any) -> None:
         click.echo(f"state written to {destination}")
 
 
-@cli.command(epilog=_EPILOG)
+@cli.command(epilog=_EPILOG, short_help="Put a backup in the place of the state.")
 @click.argument("source", type=click.Path(path_type=Path))
 @_settings_options
 def restore(*, source: Path, **options: Any) -> None:
@@ -201,7 +205,11 @@ def restore(*, source: Path, **options: Any) -> None:
         click.echo("state restored" + (f"; what was there is now {kept}" if kept else ""))
 
 
-@cli.command("import-config", epilog=_EPILOG)
+@cli.command(
+    "import-config",
+    epilog=_EPILOG,
+    short_help="Print the settings that do what a rustunnel server does.",
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def import_config(*, file: Path) -> None:
     """Print the settings that do what the server.toml of a rustunnel server does.

@@ -255,5 +255,7 @@ class GrudgingOrigin:
         length = re.search(rb"(?i)content-length: (\d+)", head)
         if length:
             await reader.readexactly(int(length[1]))
+        elif re.search(rb"(?i)transfer-encoding: chunked", head):
+            await reader.readuntil(b"\r\n0\r\n\r\n")
         number = re.search(rb"(?i)x-number: (\w+)", head)
         return number[1].decode() if number else ""

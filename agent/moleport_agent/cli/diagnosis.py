@@ -15,7 +15,7 @@ from moleport_agent.printable import printable
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 
 
-@click.command(name="doctor")
+@click.command(name="doctor", short_help="Find out what is wrong between here and the server.")
 @json_option
 @connection_options
 def doctor(*, connection: ConnectionFlags, output: OutputFlags) -> None:

@@ -132,6 +132,7 @@ def expose_tcp(
 
 @click.command(
     name="expose",
+    short_help="Give an HTTP service a port inside of the cluster.",
     help="Give an HTTP service a port inside of the cluster, and a public name if the server makes "
     f"them.\n\n{_TARGET_HELP}",
     epilog="Example: moleport expose 3000 --port 8080",
@@ -169,6 +170,7 @@ def expose_port(
 
 @click.command(
     name="pull",
+    short_help="Let containers of the server's pod reach a TCP service.",
     help="Let containers of the server's pod reach a TCP service, by a port on their loopback.\n\n"
     f"{_TARGET_HELP}",
     epilog="Example: moleport pull localhost:5432 --port 5432",

@@ -17,6 +17,7 @@ from moleport_agent.config import (
     resolve,
     write_profile,
 )
+from moleport_agent.errors import ConfigError
 from moleport_agent.settings import Secret
 
 _LONGEST_INPUT = 64 * 1024
@@ -55,7 +56,7 @@ def login(
     from moleport_agent.rest import ServerClient
 
     environ = environment()
-    url = parse_server(server or environ.get("MOLEPORT_SERVER") or click.prompt("Server", err=True))
+    url = parse_server(server or environ.get("MOLEPORT_SERVER") or _ask_for_server())
     token = None if token_file is not None else check_token(_ask_for_token())
     resolved = resolve(
         [
@@ -87,6 +88,13 @@ def login(
         print_json({"server": url, "profile": str(path), "verified": not no_verify})
     else:
         click.echo(f"{url} remembered in {path}; next: moleport http 3000")
+
+
+def _ask_for_server() -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt("Server", err=True))
+    # What is piped in is the token.
+    raise ConfigError(["no server: write `moleport login https://host:4040`"])
 
 
 def _ask_for_token() -> Secret:

@@ -29,7 +29,7 @@ _REQUEST_KEYS = (
 )
 
 
-@click.command(name="requests")
+@click.command(name="requests", short_help="Show requests of your tunnels, and follow them live.")
 @click.argument("tunnel", required=False)
 @click.option(
     "-f",

@@ -80,6 +80,13 @@ def test_every_command_documents_its_exit_codes() -> None:
         assert "4  the data directory or a database was refused" in result.output
 
 
+def test_the_list_of_commands_says_whole_sentences() -> None:
+    listed = invoke("--help", environ={"COLUMNS": "80"}).output
+
+    assert "Copy tokens, leases and history into one file." in listed
+    assert "..." not in listed.partition("Commands:")[2]
+
+
 def test_the_version_is_told() -> None:
     assert invoke("--version").output.startswith("moleport-server, version ")
 

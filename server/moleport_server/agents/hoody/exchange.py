@@ -391,8 +391,12 @@ class ExchangeStream:
         self.receiver.stream_eof()
 
     def stream_reset(self, code: int, reason: str) -> None:
-        """Pass on that the stream is gone."""
-        self.lost(code, reason)
+        """Pass on that the stream is gone.
+
+        Drivers say «refused» whatever it was: a service that is down, or one that closed a connection
+        which was kept for the next request. The latter is worth another try, so neither counts as final.
+        """
+        self.lost(Code.STREAM_CLOSED if code == Code.REFUSED else code, reason)
 
     def stream_pause_writing(self) -> None:
         """Pass on."""

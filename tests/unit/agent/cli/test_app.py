@@ -21,6 +21,13 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(moleport, arguments)
 
 
+def test_the_list_of_commands_says_whole_sentences() -> None:
+    listed = CliRunner(env={"COLUMNS": "80"}).invoke(moleport, ["--help"]).output
+
+    assert "Find out what is wrong between here and the server." in listed
+    assert "..." not in listed.partition("Commands:")[2]
+
+
 USAGE = {
     "unknown command": ["frobnicate"],
     "no target": ["http"],

@@ -73,3 +73,11 @@ def test_what_is_no_token_is_refused(tmp_path: Path, text: str) -> None:
     result = run("login", "https://a", text=text, MOLEPORT_CONFIG_DIR=str(tmp_path))
 
     assert result.exit_code == 2
+
+
+def test_a_piped_token_is_not_taken_for_the_server(tmp_path: Path) -> None:
+    result = run("login", text="secret\n", MOLEPORT_CONFIG_DIR=str(tmp_path))
+
+    assert result.exit_code == 2
+    assert "no server: write `moleport login https://host:4040`" in result.output
+    assert "secret" not in result.output

@@ -463,6 +463,14 @@ async def test_a_lost_session_is_told_to_the_edge_once(driver: Driver) -> None:
     assert driver.edge.reset == (Code.STREAM_CLOSED, "gone")
 
 
+async def test_a_refusal_of_a_driver_may_be_tried_again(driver: Driver) -> None:
+    driver.exchange.write(GET)
+
+    driver.receive(frames.RESET, Code.REFUSED.to_bytes(2, "big") + b"local connect failed")
+
+    assert driver.edge.reset == (Code.STREAM_CLOSED, "local connect failed")
+
+
 async def test_an_end_that_does_not_come_is_not_waited_for_for_ever(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
