@@ -25,9 +25,10 @@ KUBERNETES: Final = "1.34.0"
 SECONDS: Final = 60
 """For one call of helm; half a second is usual."""
 
-HELM_PLACES: Final = (
-    Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "moleport" / "bin"  # noqa: TID251 - a tool
+CACHE: Final = (
+    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moleport"  # noqa: TID251 - a tool
 )
+"""What tools/chart/install fills."""
 NO_HELM: Final = "no helm: `make chart-tools` builds it (needs Go, two minutes)"
 
 MANIFEST_VALUES: Final[Mapping[str, Any]] = {
@@ -50,7 +51,7 @@ MANIFEST_HEAD: Final = (
 
 def find_tool(name: str) -> Path | None:
     """Return a program of the machine, else of the user's cache, or None."""
-    found = shutil.which(name) or shutil.which(name, path=str(HELM_PLACES))
+    found = shutil.which(name) or shutil.which(name, path=str(CACHE / "bin"))
     return Path(found) if found else None
 
 

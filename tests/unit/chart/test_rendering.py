@@ -364,3 +364,18 @@ def test_extra_objects_are_templates_and_dashboards_are_json() -> None:
     assert extra["metadata"]["name"] == "mole-extra"
     assert len(dashboards) == 3
     assert len({board["uid"] for board in dashboards}) == 3
+
+
+def test_chart_manifests_and_package_have_one_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    tags = [
+        image["newTag"]
+        for folder in ("", "samples")
+        for image in yaml.safe_load(
+            (ROOT / "manifests" / folder / "kustomization.yaml").read_text("utf-8")
+        )["images"]
+    ]
+
+    assert {chart["version"], chart["appVersion"], *tags} == {version}
+    assert f"ghcr.io/moleport/moleport:{version}" in chart["annotations"]["artifacthub.io/images"]
