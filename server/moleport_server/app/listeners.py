@@ -97,7 +97,8 @@ class Listeners:
         addresses = self._settings.listen
 
         def make(arrival: Arrival) -> asyncio.Protocol:
-            return front.connection((arrival.address, arrival.port))
+            address = (arrival.address, arrival.port)
+            return front.connection(address, leave_gate=arrival.leave_gate)
 
         for name, endpoint, is_tls in (
             ("control", addresses.control, addresses.control_tls),

@@ -63,6 +63,10 @@ class RestServer(Protocol):
         ...
 
 
+def _nowhere() -> None:
+    """Give back no place: none was taken."""
+
+
 class Front:
     """What the connections of one listener share.
 
@@ -87,9 +91,19 @@ class Front:
         self.head_seconds = head_seconds
         self.connections: set[FrontConnection] = set()
 
-    def connection(self, address: tuple[str, int] | None = None) -> FrontConnection:
-        """Make the protocol of one accepted connection."""
-        return FrontConnection(self, address)
+    def connection(
+        self,
+        address: tuple[str, int] | None = None,
+        *,
+        leave_gate: Callable[[], None] = _nowhere,
+    ) -> FrontConnection:
+        """Make the protocol of one accepted connection.
+
+        Args:
+            address: where it comes from, if its peer is a proxy that told.
+            leave_gate: gives the place back that its listener took at the same gate.
+        """
+        return FrontConnection(self, address, leave_gate)
 
     def door(self, target: str) -> Door | None:
         """Return the door of a request target, or None."""
@@ -105,9 +119,12 @@ class Front:
 class FrontConnection(asyncio.Protocol):
     """One connection until its first request is known."""
 
-    def __init__(self, front: Front, address: tuple[str, int] | None) -> None:
+    def __init__(
+        self, front: Front, address: tuple[str, int] | None, leave_gate: Callable[[], None]
+    ) -> None:
         self._front = front
         self._told_address = address
+        self._leave_listener = leave_gate
         self._address = ""
         self._transport: asyncio.Transport
         self._head = b""
@@ -121,6 +138,7 @@ class FrontConnection(asyncio.Protocol):
         settle_reading(self._transport)
         peername: Any = self._told_address or transport.get_extra_info("peername")
         self._address = peername[0] if peername else ""
+        self._leave_listener()
         if not self._front.gate.enter(self._address):
             self._transport.abort()
             return

@@ -11,7 +11,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -52,6 +52,9 @@ class Arrival:
     """IP address of the client: from the PROXY header if there was one, else the peer's."""
     port: int
     """Its port; 0 if a proxy did not tell."""
+    leave_gate: Callable[[], None] = field(compare=False, repr=False)
+    """Gives the place at the listener's gate back before the end of the handshake does: for a protocol
+    that enters the same gate, and would need two places otherwise. Idempotent."""
 
 
 class Gate(Protocol):
@@ -185,23 +188,33 @@ class TlsListener:
             conn.close()
             return
 
+        is_inside = True
+
+        def leave() -> None:
+            nonlocal is_inside
+            if is_inside:
+                is_inside = False
+                self._gate.leave(address)
+
         def end(task: asyncio.Task[None]) -> None:
             # Not in the task itself: one that is cancelled before its first step has no `finally`.
             self._pending.discard(task)
-            self._gate.leave(address)
+            leave()
 
-        task = self._tasks.create_task(self._arrive(conn, address, port))
+        task = self._tasks.create_task(self._arrive(conn, address, port, leave))
         self._pending.add(task)
         task.add_done_callback(end)
 
     def _resume(self) -> None:
         self._loop.add_reader(self._sock, self._accept)
 
-    async def _arrive(self, conn: socket.socket, address: str, port: int) -> None:
+    async def _arrive(
+        self, conn: socket.socket, address: str, port: int, leave: Callable[[], None]
+    ) -> None:
         has_transport = False
         try:
             async with asyncio.timeout(self._handshake_seconds):
-                arrival = await self._look(conn, address, port)
+                arrival = await self._look(conn, address, port, leave)
                 context = self._certificates.context_for(arrival.server_name)
                 protocol = self._make_protocol(arrival)
                 has_transport = True
@@ -228,7 +241,9 @@ class TlsListener:
             if not has_transport:
                 conn.close()
 
-    async def _look(self, conn: socket.socket, address: str, port: int) -> Arrival:
+    async def _look(
+        self, conn: socket.socket, address: str, port: int, leave: Callable[[], None]
+    ) -> Arrival:
         if self._preamble is not None and self._preamble.is_expected_from(address):
             data = b""
             while (found := self._preamble.read(data)) is None:
@@ -246,7 +261,9 @@ class TlsListener:
                 raise
             if isinstance(hello, ClientHello):
                 _wake_at(conn, 1)
-                return Arrival(server_name=hello.server_name, address=address, port=port)
+                return Arrival(
+                    server_name=hello.server_name, address=address, port=port, leave_gate=leave
+                )
             wanted = hello.total
 
     async def _peek(self, conn: socket.socket, count: int) -> bytes:

@@ -186,6 +186,17 @@ async def test_a_tunnel_that_its_client_gives_back_is_gone(
     assert client.exit_code is None
 
 
+async def test_one_place_before_the_login_is_enough_for_one_client(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack
+) -> None:
+    await site.start_server("limits.connections_per_address_before_auth=1")
+    client = await start_shop(stack, site, origin)
+    await client.wait_event("attached")
+
+    assert client.events("reconnecting") == []
+    assert (await site.curl(HOST, "/")).text == "hello "
+
+
 async def test_an_unknown_data_channel_is_refused_before_the_upgrade(
     site: Site, origin: WebOrigin, stack: AsyncExitStack
 ) -> None:

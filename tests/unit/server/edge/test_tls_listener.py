@@ -13,6 +13,7 @@ import pytest
 
 from helpers.certificates import TestAuthority
 from helpers.loops import on_both_loops
+from helpers.waiting import until
 from moleport_server.config.values import Endpoint
 from moleport_server.edge import tls_listener
 from moleport_server.edge.tls import CertificateStore
@@ -254,6 +255,30 @@ async def test_a_full_gate_refuses_before_any_work(world: World) -> None:
         assert await send(listener.port, b"") == b""
 
     assert world.failures == ["refused"]
+
+
+@on_both_loops
+async def test_a_protocol_may_take_its_place_over_and_it_is_given_back_once(world: World) -> None:
+    world.gate.limit = 1
+
+    class Entering(Greeter):
+        def connection_made(self, transport: Any) -> None:
+            self._arrival.leave_gate()
+            self._arrival.leave_gate()
+            assert world.gate.enter("127.0.0.1")
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            world.gate.leave("127.0.0.1")
+
+    async with world.listener(make_protocol=Entering) as listener:
+        for _ in range(2):
+            greeting, _ = await world.greet(listener.port, "default.example")
+            assert greeting.startswith("default.example 127.0.0.1")
+            await until(lambda: not world.gate.inside["127.0.0.1"])
+
+    assert world.gate.inside["127.0.0.1"] == 0
+    assert world.failures == []
 
 
 @on_both_loops
