@@ -114,10 +114,13 @@ def is_same_status(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 def _conditions(seen: Seen, outcome: Settled, held: Held | None) -> list[Condition]:
     reason, message = outcome.reason, outcome.message
     is_ready = reason == "Issued"
-    found = [Condition("Ready", "True" if is_ready else "False", reason, message)]
+    policy = _policy_applied(seen, outcome)
+    # `kubectl get` shows this one only, and a refused name has to be explained there.
+    told = f"{message}; {policy.message}" if is_ready and policy.reason == "Restricted" else message
+    found = [Condition("Ready", "True" if is_ready else "False", reason, told)]
     found.append(_server_synced(seen, outcome))
     found.append(_secret_synced(outcome, held))
-    found.append(_policy_applied(seen, outcome))
+    found.append(policy)
     if reason in STALLED:
         found.append(Condition("Stalled", "True", reason, message))
     elif reason not in QUIET:
@@ -155,24 +158,33 @@ def _policy_applied(seen: Seen, outcome: Settled) -> Condition:
             "PolicyNotAccepted",
             f"the server does not have {', '.join(waiting)} yet",
         )
-    if seen.server is not None and is_restricted(seen.server):
-        return Condition("PolicyApplied", "True", "Restricted", f"less than asked for, by {names}")
+    if seen.server is not None and (less := left_out(seen.server)):
+        message = f"less than asked for, by {names}: {less}"
+        return Condition("PolicyApplied", "True", "Restricted", message)
     return Condition("PolicyApplied", "True", "Applied", names)
 
 
-def is_restricted(server: ServerToken) -> bool:
-    """Whether the effective rule leaves less than the token asks for."""
+def left_out(server: ServerToken) -> str:
+    """Say what the effective rule takes from what the token asks for; nothing when it takes nothing."""
     wish, access = server.wish, server.effective.get("access") or {}
     asked = {
         "protocols": wish.protocols,
         "hostnames": wish.hostnames,
         "agent_cidrs": wish.agent_cidrs,
     }
+    parts = []
     for name, values in asked.items():
         left = access.get(name)
-        if left is not None and (values is None or set(left) != set(values)):
-            return True
-    return False
+        if left is None or (values is not None and set(left) == set(values)):
+            continue
+        missing = sorted(set(values or ()) - set(left))
+        word = name.replace("agent_cidrs", "agent networks")
+        parts.append(
+            f"without {word} {', '.join(missing)}"
+            if missing
+            else f"only {word} {', '.join(sorted(left)) or 'none'}"
+        )
+    return "; ".join(parts)
 
 
 def _renewal_at(seen: Seen, held: Held) -> int | None:

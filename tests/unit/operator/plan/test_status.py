@@ -7,8 +7,8 @@ from helpers.operator_records import NOW, attached, seen, token
 from moleport_operator.plan.conditions import find_condition
 from moleport_operator.plan.records import ServerToken, Settled, Usage
 from moleport_operator.plan.status import (
-    is_restricted,
     is_same_status,
+    left_out,
     token_status,
     transition,
 )
@@ -116,7 +116,28 @@ def test_a_status_that_says_the_same_is_not_written() -> None:
     assert is_same_status(first, token_status(again, ISSUED))
 
 
-def test_restriction_is_seen_when_something_asked_for_is_missing() -> None:
-    assert not is_restricted(server(effective={"access": {"protocols": ["http"]}}))
-    assert not is_restricted(server())
-    assert is_restricted(server(effective={"access": {"hostnames": ["a"]}}))
+@pytest.mark.parametrize(
+    ("access", "expected"),
+    [
+        ({"protocols": ["http"]}, ""),
+        ({}, ""),
+        ({"protocols": []}, "without protocols http"),
+        ({"hostnames": ["a"]}, "only hostnames a"),
+        ({"hostnames": []}, "only hostnames none"),
+        ({"agent_cidrs": ["10.0.0.0/8"]}, "only agent networks 10.0.0.0/8"),
+    ],
+)
+def test_what_policies_take_from_a_token_is_said_by_name(
+    access: dict[str, Any], expected: str
+) -> None:
+    assert left_out(server(effective={"access": access})) == expected
+
+
+def test_kubectl_get_tells_why_a_name_is_refused() -> None:
+    restricted = server(effective={"access": {"protocols": []}})
+
+    status = token_status(seen(policies=(attached("web-only"),), server=restricted), ISSUED)
+
+    assert find_condition(status, "Ready")["message"] == (
+        "revision 1 is in Secret shop; less than asked for, by web-only: without protocols http"
+    )
