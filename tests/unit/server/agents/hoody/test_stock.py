@@ -1,9 +1,12 @@
 """Sessions of stock clients over real sockets, where a process test would be too slow or too coarse."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers.agent_rig import AgentRig, Driver, agent_rig, goaway
 from helpers.waiting import until
@@ -417,3 +420,151 @@ async def test_uploads_that_wait_are_bounded_and_pages_are_not_their_victims(
             None,
         ]
         assert upstream.open_streams == 3
+
+
+# Sockets
+
+
+async def test_pages_take_the_emptiest_socket_and_all_else_the_first() -> None:
+    # An answer behind our EOF comes on the first; over another one it could overtake itself.
+    async with agent_rig(registry=PORTS) as rig, rig.driver() as primary:
+        hello = await primary.greet(**V2)
+        await expose(primary)
+        ticket = hello.join_tickets[0]
+        async with rig.driver(secret=None) as secondary:
+            join = messages.Join(
+                session_id=hello.session_id, index=ticket.index, nonce=ticket.nonce
+            )
+            await secondary.send(frames.JOIN, join.encode())
+            await secondary.payload(frames.JOIN_OK)
+            upstream, tunnel = only_session(rig).upstream, only_tunnel(rig)
+
+            for request in (
+                b"POST /1 HTTP/1.1\r\nHost: pod\r\nContent-Length: 1\r\n\r\nx",
+                GET,
+                b"GET /2 HTTP/1.1\r\nHost: pod\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+                b"DELETE /3 HTTP/1.1\r\nHost: pod\r\n\r\n",
+            ):
+                upstream.open_stream(tunnel, Received(), "192.0.2.9:1").write(request)
+
+            on_the_first = [await primary.frame(frames.STREAM_OPEN) for _ in range(3)]
+            on_the_second = await secondary.frame(frames.STREAM_OPEN)
+
+    assert [json.loads(payload)["target"] for _, _, payload in on_the_first] == ["/1", "/2", "/3"]
+    assert json.loads(on_the_second[2])["method"] == "GET"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tickets"),
+    [pytest.param(V1, V2, 2, id="v1 to v2"), pytest.param(V2, V1, 0, id="v2 to v1")],
+)
+async def test_a_session_of_one_version_is_resumed_by_the_other(
+    first: Any, second: Any, tickets: int
+) -> None:
+    async with agent_rig(registry=PORTS) as rig:
+        async with rig.driver(subprotocols=[first["version"]]) as driver:
+            session_id = (await driver.greet(**first)).session_id
+            await expose(driver)
+            driver.break_off()
+            await until(lambda: bool(rig.base.registry.parked))
+        async with rig.driver(subprotocols=[second["version"]]) as driver:
+            hello = await driver.greet(**second, resume_session_id=session_id)
+
+            assert (hello.session_id, hello.resumed, len(hello.resumed_binds)) == (
+                session_id,
+                True,
+                1,
+            )
+            assert len(hello.join_tickets) == tickets
+            assert only_session(rig).protocol == second["version"]
+
+
+# Whatever a client sends
+
+_TYPES = st.sampled_from(
+    [*range(0x01, 0x0E), *range(0x10, 0x17), 0x20, 0x21, 0x30, 0x40, 0x55, 0x99]
+)
+_PAYLOADS = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from(
+        [
+            b"{}",
+            b"{",
+            b'{"clientBindRef":1,"kind":"http","mode":"expose","containerPort":0}',
+            b'{"clientBindRef":2,"kind":"tcp","mode":"pull","containerPort":0,"takeover":true}',
+            b'{"bindId":1}',
+            b'{"status":200,"headers":[["a","b"]],"final":true}',
+            b'{"status":101,"headers":[],"final":true}',
+            b'{"code":0,"message":"bye"}',
+            (4096).to_bytes(4, "big"),
+            bytes(65_536),
+        ]
+    ),
+)
+_FRAMES = st.tuples(_TYPES, st.sampled_from([0, 0, 2, 3, 4, 9]), _PAYLOADS)
+
+
+class Silent:
+    """A transport that takes everything and says nothing."""
+
+    peer = "192.0.2.1:1"
+    buffered_bytes = 0
+    awaits_pong = False
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    def limit_buffer(self, limit_bytes: int) -> None: ...
+    def send(self, message: bytes) -> None: ...
+    def ping(self) -> None: ...
+
+    def close(self, code: int, reason: str) -> None:
+        self.ends.append(reason)
+
+    def abort(self) -> None:
+        self.ends.append("abort")
+
+
+@given(st.lists(st.lists(_FRAMES, min_size=1, max_size=4), max_size=8), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_any_frames_in_any_order_leave_nothing_behind(
+    dialogue: list[list[tuple[int, int, bytes]]], is_old: bool
+) -> None:
+    async def talk() -> None:
+        async with agent_rig(registry=PORTS) as rig:
+            connection = rig.agents.connection(
+                subprotocol=messages.SUBPROTOCOL_V1,
+                secret=None,
+                address="192.0.2.1",
+                on_authenticated=lambda: None,
+            )
+            transport = Silent()
+            connection.transport_opened(transport)
+            hello = messages.Hello(**V1, token="agent-secret" if is_old else None)
+            connection._secret = None if is_old else "agent-secret"
+            connection.message_received(frames.serialize(frames.HELLO, 0, hello.encode()))
+            registry = rig.base.registry
+            await until(lambda: bool(registry.sessions))
+            bind = messages.Bind(client_bind_ref=9, kind="http", container_port=30_001)
+            connection.message_received(frames.serialize(frames.BIND, 0, bind.encode()))
+            await until(lambda: bool(registry.tunnels))
+            await asyncio.sleep(0)
+            upstream, tunnel = only_session(rig).upstream, only_tunnel(rig)
+            await until(lambda: 1 in upstream._announced)  # type: ignore[attr-defined]
+            visitors = [Received() for _ in range(3)]
+            for visitor in visitors:
+                upstream.open_stream(tunnel, visitor, "192.0.2.9:1").write(GET)
+
+            for message in dialogue:
+                connection.message_received(
+                    b"".join(frames.serialize(kind, sid, data) for kind, sid, data in message)
+                )
+                await asyncio.sleep(0)
+            connection.transport_lost(1000, "")
+            await until(lambda: not registry.sessions and not registry.tunnels)
+
+            assert upstream.open_streams == 0
+            assert all(visitor.reset or visitor.has_eof for visitor in visitors)
+            assert rig.agents.budget.committed_bytes == 0
+
+    asyncio.run(talk())
