@@ -325,7 +325,7 @@ async def test_four_visitors_that_stop_reading_do_not_delay_a_fifth(
             visitor.send(b"GET /endless HTTP/1.1\r\nHost: pod\r\n\r\n")
             async with asyncio.timeout(STEP_SECONDS):
                 await visitor.reader.readexactly(1)
-        page = await shop.curl("/size/3000000", "--max-time", "8")
+        page = await shop.curl("/size/3000000", "--max-time", "20")
 
     assert len(page.out) == 3_000_000
 

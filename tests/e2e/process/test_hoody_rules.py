@@ -193,7 +193,7 @@ async def test_a_request_that_is_never_answered_is_given_up(
     await site.start_server("limits.response_head_seconds=1")
     client, port = await expose(stack, site, origin, *V2)
 
-    page = await visit(site, port, "/gated", "-i", "--max-time", "10")
+    page = await visit(site, port, "/gated", "-i", "--max-time", "20")
 
     assert page.text.startswith("HTTP/1.1 504 ")
     assert client.exit_code is None

@@ -185,7 +185,7 @@ async def test_a_stream_serves_the_next_visitor_whole_after_one_who_did_not_read
             while 'code="2xx",protocol="http"} 8.0' not in await shop.metrics():
                 await asyncio.sleep(0.05)
         for _ in range(8):
-            page = await shop.curl(HOST, f"/size/{8 * MIB}", "--max-time", "10", "-o", "/dev/null")
+            page = await shop.curl(HOST, f"/size/{8 * MIB}", "--max-time", "20", "-o", "/dev/null")
             assert page.exit_code == 0, page.err
 
 

@@ -18,13 +18,13 @@ def free() -> Endpoint:
 def test_a_visitor_waits_in_the_backlog_until_somebody_accepts(free: Endpoint) -> None:
     bound = BoundListeners.bind({"edge_http": free})
 
-    with socket.create_connection((LOOPBACK, free.port), timeout=5) as visitor:
+    with socket.create_connection((LOOPBACK, free.port), timeout=20) as visitor:
         visitor.sendall(b"early")
         with bound.take(free) as listening:
-            listening.settimeout(5)
+            listening.settimeout(20)
             conn, _ = listening.accept()
             with conn:
-                conn.settimeout(5)
+                conn.settimeout(20)
                 assert conn.recv(5) == b"early"
 
 
