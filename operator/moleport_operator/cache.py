@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from moleport_operator.errors import InvalidResource
-from moleport_operator.plan.attachment import above_quota, attached_policy, attaches
+from moleport_operator.plan.attachment import attached_policy, attaches
 from moleport_operator.plan.records import AttachedPolicy
 from moleport_operator.queue import Key
+from moleport_operator.quotas import Quotas
 from moleport_operator.resources import (
     CLUSTER_POLICIES,
     POLICIES,
@@ -40,8 +41,9 @@ class Cache:
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._accepted: set[str] = set()
         """Uids of policies that the server has taken since we run."""
-        self._above: dict[str, frozenset[str]] | None = None
-        """By uid of the policy: uids of the tokens that are too many; None: to be counted anew."""
+        self._quotas = Quotas(self._is_attached)
+        self._moved: set[Key] = set()
+        """Tokens whose place within a quota changed because others came or went."""
 
     def put(self, kind: Kind, body: Body) -> tuple[Key, bool]:
         """Remember a body; returns its key and whether more than its status changed.
@@ -59,9 +61,9 @@ class Cache:
         self._bodies[kind.plural][key] = body
         is_changed = old is None or _matter(old) != _matter(body)
         if is_changed:
-            self._above = None
             if kind is TOKENS:
                 self._metas[key] = meta
+                self._moved |= self._quotas.put_token(key, meta)
             else:
                 self._read_policy(key, body)
         return key, is_changed
@@ -83,7 +85,10 @@ class Cache:
         self._policies.pop(key, None)
         if body is not None:
             self._accepted.discard(body["metadata"]["uid"])
-            self._above = None
+            if kind is TOKENS:
+                self._moved |= self._quotas.put_token(key, None)
+            else:
+                self._quotas.remove_policy(key)
         return key
 
     def refresh(self, kind: Kind, body: Body) -> None:
@@ -130,6 +135,8 @@ class Cache:
             self._namespaces.pop(name, None)
         else:
             self._namespaces[name] = dict(labels)
+        if old != labels:
+            self._quotas.recount(self._metas)
         return old != labels
 
     def set_accepted(self, policy_uid: str) -> bool:
@@ -159,13 +166,7 @@ class Cache:
 
     def is_above_quota(self, token: Meta) -> bool:
         """Whether a policy of the token has enough older ones."""
-        if self._above is None:
-            self._above = {
-                policy.meta.uid: above_quota(policy, self._metas_of(policy))
-                for policy in self._policies.values()
-                if policy.spec.tokens is not None and policy.spec.tokens.max_tokens is not None
-            }
-        return any(token.uid in uids for uids in self._above.values())
+        return self._quotas.is_above(token)
 
     def tokens_of(self, policy: TunnelPolicy) -> list[Key]:
         """Return the keys of the tokens that a policy attaches to."""
@@ -175,12 +176,10 @@ class Cache:
         """Return the keys of policies that a token may have, or may have had."""
         return [key for key in self._policies if key.namespace in {"", token.namespace}]
 
-    def has_quota(self) -> bool:
-        """Whether a change of one token may concern others."""
-        return any(
-            policy.spec.tokens is not None and policy.spec.tokens.max_tokens is not None
-            for policy in self._policies.values()
-        )
+    def take_moved(self) -> set[Key]:
+        """Return, once, the tokens whose place within a quota changed because of others."""
+        moved, self._moved = self._moved, set()
+        return moved
 
     def _attached(self, token: Meta) -> Iterator[TunnelPolicy]:
         for policy in self._policies.values():
@@ -190,15 +189,13 @@ class Cache:
     def _is_attached(self, policy: TunnelPolicy, token: Meta) -> bool:
         return attaches(policy, token, self._namespaces.get(token.namespace, {}))
 
-    def _metas_of(self, policy: TunnelPolicy) -> Iterator[Meta]:
-        return (meta for meta in self._metas.values() if self._is_attached(policy, meta))
-
     def _read_policy(self, key: Key, body: Body) -> None:
         try:
-            self._policies[key] = read_policy(body)
+            policy = self._policies[key] = read_policy(body)
         except InvalidResource:
             # Its own round says so; what it said before stays in force here.
             return
+        self._quotas.put_policy(key, policy, self._metas)
 
 
 def _is_older(new: Meta, old: Mapping[str, Any]) -> bool:

@@ -241,8 +241,8 @@ class Controller:
     def _concerns_others(self, kind: Kind, key: Key) -> None:
         if kind is TOKENS:
             # Its coming or going moves the others' places, and the counts in policies.
-            if self._cache.has_quota():
-                self._tokens_again(key.namespace)
+            for token in self._cache.take_moved():
+                self._queue.add(token)
             for policy in self._cache.policy_keys_for(key):
                 self._queue.add_after(policy, 1.0)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,6 +29,25 @@ GOOD_TOKENS: dict[str, dict[str, Any]] = {
         "lifetime": "24h",
         "rotation": {"mode": "Periodic", "interval": "12h", "overlap": "1h"},
     },
+}
+
+GOOD_TOKENS |= {
+    # Each is as close to what a rule refuses as it may be.
+    "shortest lifetime": {"lifetime": "10m"},
+    "shortest interval": {"rotation": {"mode": "Periodic", "interval": "600s"}},
+    "interval as long as the lifetime": {
+        "lifetime": "1h",
+        "rotation": {"mode": "Periodic", "interval": "60m"},
+    },
+    "interval that is not used": {"lifetime": "1h", "rotation": {"interval": "2h"}},
+    "overlap a little shorter": {
+        "rotation": {"mode": "Periodic", "interval": "1h", "overlap": "59m59s"}
+    },
+    "overlap alone": {"rotation": {"overlap": "3h"}},
+    "range of one port": {"access": TCP | {"tcp": {"ports": [{"start": 9, "end": 9}]}}},
+    "http and tcp without lists": {"access": {"protocols": ["http", "tcp"], "http": {}, "tcp": {}}},
+    "limits of nothing": {"limits": {"maxTunnels": 0, "maxAgents": 0, "maxConnections": 0}},
+    "quantity as a number": {"limits": {"bandwidth": 1048576}},
 }
 
 BAD_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
@@ -66,6 +87,40 @@ BAD_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown mode": ({"rotation": {"mode": "Sometimes"}}, "Unsupported value"),
 }
 
+GOOD_POLICIES: dict[str, dict[str, Any]] = {
+    "by name": {"targetRefs": [TOKEN_REF | {"name": "a"}], "tokens": {"maxTokens": 0}},
+    "by selector": {
+        "targetRefs": [TOKEN_REF | {"selector": {"matchLabels": {"a": "b"}}}],
+        "http": {"requireTLS": True},
+    },
+    "everything": {
+        "targetRefs": [TOKEN_REF],
+        "access": {
+            "protocols": ["http", "tcp"],
+            "hostnames": ["shop", "*.example.com"],
+            "tcpPorts": [{"start": 20000, "end": 20000}],
+            "agentCIDRs": ["10.0.0.0/8"],
+            "clientCIDRs": ["::/0"],
+            "deniedClientCIDRs": ["192.0.2.1/32"],
+        },
+        "limits": {
+            "maxTunnelsPerToken": 0,
+            "maxConnectionsPerTunnel": 0,
+            "requestsPerSecond": 1,
+            "burst": 1,
+            "requestBodyBytes": "10Mi",
+            "bandwidth": 1,
+            "idleTimeout": "1m",
+        },
+        "tokens": {"maxLifetime": "24h", "maxTokens": 1, "requireRotation": True},
+    },
+    "ports without protocols": {
+        "targetRefs": [TOKEN_REF],
+        "access": {"tcpPorts": [{"start": 1}]},
+    },
+    "rate without burst": {"targetRefs": [TOKEN_REF], "limits": {"requestsPerSecond": 1}},
+}
+
 BAD_POLICIES: dict[str, tuple[dict[str, Any], str]] = {
     "bounds nothing": ({"targetRefs": [TOKEN_REF]}, "the policy bounds nothing"),
     "no target": ({"targetRefs": [], "tokens": {"maxTokens": 1}}, "targetRefs"),
@@ -87,6 +142,10 @@ BAD_POLICIES: dict[str, tuple[dict[str, Any], str]] = {
         },
         "add tcp to access.protocols",
     ),
+    "range backwards": (
+        {"targetRefs": [TOKEN_REF], "access": {"tcpPorts": [{"start": 9, "end": 1}]}},
+        "a range ends before it starts",
+    ),
     "burst without rate": (
         {"targetRefs": [TOKEN_REF], "limits": {"burst": 5}},
         "limits.burst has no meaning",
@@ -94,6 +153,10 @@ BAD_POLICIES: dict[str, tuple[dict[str, Any], str]] = {
     "empty limits": ({"targetRefs": [TOKEN_REF], "limits": {}}, "limits"),
     "auth without a kind": ({"targetRefs": [TOKEN_REF], "http": {"auth": {}}}, "basic"),
 }
+
+
+OF_NAMESPACES = {"another kind", "auth without a kind"}
+"""Cases that say something else of a policy of the cluster."""
 
 
 def body(kind: str, spec: dict[str, Any], name: str = "x") -> dict[str, Any]:
@@ -104,6 +167,17 @@ def body(kind: str, spec: dict[str, Any], name: str = "x") -> dict[str, Any]:
         "metadata": metadata,
         "spec": spec,
     }
+
+
+def policy(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    whole = body(kind, spec)
+    if kind == "ClusterTunnelPolicy":
+        del whole["metadata"]["namespace"]
+        targets = [target | {"kind": "Namespace"} for target in spec["targetRefs"]]
+        for target in targets:
+            target.pop("group", None)
+        whole["spec"] = spec | {"targetRefs": targets}
+    return whole
 
 
 def try_out(api: Any, *bodies: dict[str, Any], code: int) -> str:
@@ -131,6 +205,39 @@ async def test_a_bad_policy_is_refused_with_a_sentence(apiserver: Any, name: str
     spec, sentence = BAD_POLICIES[name]
 
     assert sentence in try_out(apiserver, body("TunnelPolicy", spec), code=1)
+
+
+@pytest.mark.parametrize("name", GOOD_POLICIES)
+@pytest.mark.parametrize("kind", ["TunnelPolicy", "ClusterTunnelPolicy"])
+async def test_a_good_policy_is_taken(apiserver: Any, kind: str, name: str) -> None:
+    try_out(apiserver, policy(kind, GOOD_POLICIES[name]), code=0)
+
+
+@pytest.mark.parametrize("name", sorted(set(BAD_POLICIES) - OF_NAMESPACES))
+async def test_a_bad_policy_of_the_cluster_is_refused_alike(apiserver: Any, name: str) -> None:
+    spec, sentence = BAD_POLICIES[name]
+
+    assert sentence in try_out(apiserver, policy("ClusterTunnelPolicy", spec), code=1)
+
+
+async def test_every_rule_in_cel_has_a_case_that_it_refuses(apiserver: Any) -> None:
+    told = [sentence for table in (BAD_TOKENS, BAD_POLICIES) for _, sentence in table.values()]
+    told += ["at most 63 characters", "spec.secret.name cannot change"]  # by tests of their own
+    listed = json.loads(apiserver.kubectl("get", "crd", "-o", "json"))["items"]
+    messages = [rule["message"] for crd in listed for rule in rules(crd["spec"]["versions"])]
+
+    assert len(messages) == 20
+    for message in messages:
+        assert any(sentence in message for sentence in told), message
+
+
+def rules(schema: Any) -> Iterator[dict[str, str]]:
+    """Yield every rule in CEL of a definition."""
+    if isinstance(schema, dict):
+        yield from schema.get("x-kubernetes-validations", [])
+    for inner in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(inner, (dict, list)):
+            yield from rules(inner)
 
 
 async def test_a_policy_of_the_cluster_has_no_passwords(apiserver: Any) -> None:
