@@ -7,12 +7,14 @@ import json
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import bcrypt
 import pytest
 
+from helpers.doubles.process import start_hoody, start_rustunnel
 from helpers.origins import RawOrigin, WebOrigin
 from helpers.processes import Agent
 from helpers.site import Site
@@ -346,3 +348,43 @@ async def test_rules_survive_a_restart_of_the_server(site: Site, origin: WebOrig
 
     # The agent may not be back yet: the rule holds for visitors of the leased name as well.
     assert await status(site) == "403"
+
+
+async def test_live_sessions_of_stock_clients_keep_to_changed_rules_as_well(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack
+) -> None:
+    await site.start_server()
+    token = await put_token(site)
+    mine = ("--token-file", token)
+    rustunnel = await start_rustunnel(
+        stack, site, f"http:127.0.0.1:{origin.port}:shop", options=mine
+    )
+    await rustunnel.wait_event("attached")
+    expose = ("--expose", f"0:127.0.0.1:{origin.port}")
+    hoody = await start_hoody(stack, site, "--generation", "new", *expose, *mine)
+    port = int((await hoody.wait_event("bound"))["container_port"])
+
+    async def both() -> list[str]:
+        options = ("-o", "/dev/null", "-w", "%{http_code}")
+        other = await site.run_curl(*options, f"http://127.0.0.1:{port}/")
+        return [await status(site), other.text]
+
+    assert await both() == ["200", "200"]
+    await site.api("PUT", POLICY, {"access": {"denied_client_cidrs": ["127.0.0.0/8"]}})
+    assert await both() == ["403", "403"]
+    await site.api("PUT", POLICY, {"http": {"auth": {"basic": {"htpasswd": None}}}})
+    assert await both() == ["403", "403"]
+    await site.api("PUT", POLICY, {})
+    assert await both() == ["200", "200"]
+
+    # What the grant does not have any more is taken at once; a suspension ends the sessions.
+    await site.api("PUT", POLICY, {"access": {"protocols": ["tcp"]}})
+    assert (await both())[0] == "404"
+    await site.api("PUT", TOKEN, {"label": "ci", "policy_ids": [POLICY_ID], "suspended": True})
+
+    async def are_gone() -> bool:
+        return not await site.api("GET", "/api/sessions")
+
+    await eventually(are_gone)
+    assert "200" not in await both()
+    assert rustunnel.violations == hoody.violations == []
