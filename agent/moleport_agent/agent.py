@@ -30,6 +30,7 @@ from moleport_agent.session import BindRefused, DriverSession, Ending
 from moleport_agent.settings import AgentSettings, Secret, TunnelSettings
 from moleport_agent.wishes import Wishes
 from moleport_wire.aio.collection import settle
+from moleport_wire.aio.sockets import ReadBuffer
 from moleport_wire.aio.tasks import TaskOwner
 from moleport_wire.aio.websocket import UpgradeRefused
 from moleport_wire.errors import SessionRefused, TransportLost, WireError
@@ -109,8 +110,9 @@ class _Agent:
         self._tasks = tasks
         self._dialer = Dialer(settings.server)
         self._tunnels = {tunnel.name: tunnel for tunnel in settings.tunnels}
+        buffer = ReadBuffer()
         self._services = {
-            tunnel.name: LocalService(tunnel, observe, tasks) for tunnel in settings.tunnels
+            tunnel.name: LocalService(tunnel, observe, tasks, buffer) for tunnel in settings.tunnels
         }
         self._wishes = Wishes(settings.server.url, NameMemory(settings.memory_file))
         self._refused: set[str] = set()
