@@ -176,6 +176,7 @@ class EdgeConnection:
         # For the exchange: bound, because a method in between would cost every answer.
         self.write: Callable[[Payload], object] = transport.write
         self.write_all: Callable[[list[Payload]], object] = transport.writelines
+        settle_reading(transport)
         edge = self._edge
         peername: Any = self._address or transport.get_extra_info("peername")
         self.peer = format_peer(peername)
@@ -186,7 +187,6 @@ class EdgeConnection:
         if not edge.opened(self):
             self._is_closing = True
             transport.abort()
-            settle_reading(transport)
             return
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES, low=WRITE_RESUME_BYTES)
         tune_socket(transport)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from helpers.certificates import TestAuthority
 from helpers.tunnel_server import SHOP, Connection, RunningAgent, running_agent, tunnel_server
 from moleport_agent.events import TunnelOpened, UpstreamFailed
 from moleport_agent.settings import Target, TunnelSettings
-from moleport_wire.hoody import frames
+from moleport_wire.hoody import frames, messages
 from moleport_wire.hoody.frames import Code
 from moleport_wire.proxy_protocol import parse
 
@@ -96,6 +97,28 @@ async def test_streams_do_not_disturb_each_other() -> None:
             answers[answered] = payload
 
         assert answers == {2: b"XX", 3: b"XXX", 4: b"XXXX"}
+
+
+async def end_streams_before_they_are_connected_and_use_the_next() -> None:
+    async with local_service() as target, exposed(target) as (connection, _):
+        opening = messages.StreamOpen(bind_id=1, peer="", window=1 << 18).encode()
+        for stream in range(2, 8):  # opened and reset in one message
+            await connection._socket.send(
+                frames.serialize(frames.STREAM_OPEN, stream, opening)
+                + frames.serialize(frames.RESET, stream, int(Code.CANCEL).to_bytes(2, "big"))
+            )
+        await connection.open_stream(8)
+        await connection.send(frames.DATA, b"heard", 8)
+        await connection.send(frames.EOF, b"", 8)
+
+        async with asyncio.timeout(10):
+            assert await until_eof(connection) == b"HEARD"
+
+
+def test_streams_that_end_before_they_are_connected_leave_the_next_ones_alone() -> None:
+    # On the agent's own loop, whose transports leave a reader behind otherwise.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(end_streams_before_they_are_connected_and_use_the_next())
 
 
 async def test_a_service_that_is_not_there_refuses_the_stream() -> None:

@@ -120,7 +120,7 @@ def half_close(transport: asyncio.Transport) -> bool:
 
 
 def settle_reading(transport: asyncio.Transport) -> None:
-    """Let a pause or an abort by `connection_made` stand; call it there, at the latest behind them.
+    """Let a pause or an abort by `connection_made` stand; call it there, before anything else.
 
     aiofastnet 1.2 starts to read after `connection_made` whatever that did. A paused transport would
     spin on bytes that it does not take; an aborted one would leave its reader behind, and the next

@@ -136,6 +136,7 @@ class Splice:
         # The loop's promise for stream sockets; C transports do not inherit from asyncio.Transport.
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
+        settle_reading(transport)
         if self._is_ended:
             transport.abort()
             return
@@ -158,8 +159,6 @@ class Splice:
             return
         if self._stream is None and not transport.is_closing():
             transport.pause_reading()
-        if not transport.is_reading():
-            settle_reading(transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Lend the buffer for one read."""
