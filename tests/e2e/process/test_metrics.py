@@ -104,7 +104,7 @@ async def test_every_row_of_the_catalogue_moves(site: Site, origin: WebOrigin) -
         await knock_too_often(site, seen)
         await stop_reading(site, seen)
         await seen.wait_for(catalogue.AGENT_RTT, "_count")
-        assert 0 < seen.value(catalogue.AGENT_RTT, "_sum") < 1
+        assert 0 < seen.value(catalogue.AGENT_RTT, "_sum") < 10  # seconds, not milliseconds
         agent = await lose_the_agent(site, seen, origin, echoing, agent)
 
         tunnels = {

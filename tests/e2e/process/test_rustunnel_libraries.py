@@ -76,8 +76,8 @@ async def test_its_answers_do_not_wait_for_delayed_acknowledgements(
             assert (await visitor.get(HOST, f"/size/{size}")).status == 200
             seconds.append(loop.time() - began)
 
-    # The kernel would wait 40 ms before each; a busy machine may make some slow as well.
-    assert sorted(seconds)[30] < 0.03
+    # The kernel would wait 40 ms before each but the first few; a busy machine makes some slow as well.
+    assert sorted(seconds[20:])[4] < 0.03
 
 
 @pytest.mark.parametrize("mebibytes", [32, pytest.param(1024, marks=pytest.mark.load)])

@@ -101,5 +101,5 @@ async def test_the_end_of_kopf_is_an_error(config: Path, monkeypatch: pytest.Mon
         observe=lambda *_: None,
     ) as ended:
         with pytest.raises(InformerStopped, match="ended for good"):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await ended

@@ -15,7 +15,7 @@ from moleport_server.edge import accepting
 from moleport_server.edge.accepting import AT_ONCE, Acceptor
 from moleport_server.listening import bind_listener
 
-SECONDS = 5.0
+SECONDS = 20.0
 
 
 class Echo(asyncio.Protocol):

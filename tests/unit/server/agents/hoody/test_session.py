@@ -402,7 +402,7 @@ async def test_round_trips_are_measured() -> None:
         await driver.frame(frames.PING)
 
         await until(lambda: measured)
-        assert 0 <= measured[0] < 3
+        assert 0 <= measured[0] < 20
 
 
 async def test_an_agent_that_answers_is_alive() -> None:
