@@ -208,7 +208,7 @@ async def _restart(scale: Scale) -> None:
     )
     peak = usage.peak_bytes
     scale.limit("memory at most (limit 256 MiB)", peak, LIMIT_BYTES, f"{peak / MIB:.0f} MiB")
-    print(f"  {'CPU for it':<44}{usage.cpu_seconds:.1f} s")
+    print(f"  {'CPU for it':<44}{usage.cpu_seconds:.1f} s, load {os.getloadavg()[0]:.1f} meanwhile")
     print(f"  {'writes to the API for it':<44}{writes}")
 
 
@@ -254,7 +254,11 @@ def main() -> None:
     parser.add_argument("--steady-seconds", type=float, default=600.0, help="0: skip that part")
     parser.add_argument("--resync", type=float, default=600.0, help="period of the operator")
     options = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", end=""
+    )
+    # Three processes share the cores here; what others take away makes the seconds longer, not the CPU.
+    print(f", load {os.getloadavg()[0]:.1f} before")
     failures = []
     for tokens in options.tokens or [PROMISED_TOKENS, 2 * PROMISED_TOKENS]:
         steady = options.steady_seconds if tokens <= PROMISED_TOKENS else 0.0

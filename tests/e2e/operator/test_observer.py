@@ -138,6 +138,23 @@ async def test_the_operator_leaves_the_labels_that_others_put_on_a_secret(
     assert secret.metadata.annotations["reloader"] == "on"
 
 
+async def test_what_comes_and_goes_is_one_event_with_a_count(cluster: Any, official: Any) -> None:
+    await cluster.start_operator()
+    cluster.apply("TunnelToken", "shop")
+    await cluster.ready("shop")
+    for _ in range(2):
+        cluster.apply("TunnelToken", "shop", spec={"suspend": True})
+        await cluster.until(lambda: cluster.condition("shop")[1] == "Suspended", "suspended")
+        cluster.apply("TunnelToken", "shop", spec={"suspend": False})
+        await cluster.ready("shop")
+
+    def counts() -> dict[str, int]:
+        found = client.EventsV1Api(official).list_namespaced_event(cluster.namespace).items
+        return {event.reason: event.series.count if event.series else 1 for event in found}
+
+    await cluster.until(lambda: counts() == {"Issued": 3, "Suspended": 2}, "the series")
+
+
 async def test_kubectl_shows_policies_and_everything_about_tunnels(cluster: Any) -> None:
     await cluster.start_operator()
     cluster.apply("TunnelToken", "shop", spec={"lifetime": "24h"})

@@ -309,6 +309,8 @@ async def test_whoever_edits_a_spec_cannot_write_a_status(apiserver: Any) -> Non
         ("moleport-edit", "create", "tunneltokens", True),
         ("moleport-edit", "create", "tunnelpolicies", False),
         ("moleport-admin", "create", "tunnelpolicies", True),
+        ("moleport-operator", "patch", "events.events.k8s.io", True),
+        ("moleport-operator", "list", "events.events.k8s.io", False),
         ("moleport-operator", "list", "secrets", False),
         ("moleport-operator", "delete", "secrets", False),
         ("moleport-operator", "get", "secrets", True),
