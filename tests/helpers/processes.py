@@ -207,7 +207,7 @@ def port_block() -> Iterator[int]:
     A server that is down for a moment has its ports back afterwards: a lock on a file keeps other test
     processes of this machine away from the whole block.
     """
-    locks = Path(tempfile.gettempdir(), "moleport-test-ports")
+    locks = Path(tempfile.gettempdir(), f"moleport-test-ports-{os.getuid()}")
     locks.mkdir(exist_ok=True)
     bases = list(range(FIRST_PORT, LAST_PORT - PORTS_PER_SERVER, PORTS_PER_SERVER))
     random.shuffle(bases)
