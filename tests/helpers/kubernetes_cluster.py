@@ -139,11 +139,23 @@ class Cluster:
         )
         return [pod for pod in listed.items if pod.metadata.deletion_timestamp is None]
 
-    def kill_pod(self, namespace: str, name: str) -> None:
-        """End a pod as a crash of its node does: no signal, no drain."""
-        self.kubectl(
-            *("-n", namespace, "delete", "pod", name, "--force", "--grace-period=0", "--wait=false")
-        )
+    @cached_property
+    def engine(self) -> str:
+        """What the nodes run in: docker if its daemon answers, otherwise podman."""
+        said = self.run("sh", "-c", "docker info >/dev/null 2>&1 && echo docker || echo podman")
+        return said.strip()
+
+    def crash(self, pod: Any) -> None:
+        """Kill the process of a pod, which gets no signal before; Kubernetes starts it again."""
+        _, container = pod.status.container_statuses[0].container_id.split("://")
+        ctr = ("ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", container)
+        self.run(self.engine, "exec", pod.spec.node_name, *ctr)
+
+    def kill_pod(self, pod: Any) -> None:
+        """Lose a pod, and its process without a signal before: another one takes its place."""
+        self.crash(pod)
+        name = ("-n", pod.metadata.namespace, "delete", "pod", pod.metadata.name)
+        self.kubectl(*name, "--force", "--grace-period=0", "--wait=false")
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
         """Return what is in a Secret, {} if it is not there."""
