@@ -70,12 +70,13 @@ def test_a_command_line_is_understood(
 
 def test_every_make_target_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
     named = {
         word
         for _, line in shell_lines()
         if line.startswith("make ")
         for word in shlex.split(line, comments=True)[1:]
+        if "=" not in word  # a variable for make
     }
 
     assert named
