@@ -7,13 +7,15 @@
 //!     rustunnel-client-double SERVER:PORT PROTOCOL SUBDOMAIN LOCAL:PORT TOKEN_FILE CA_FILE
 //!
 //! One tunnel; `-` for a random name. What happens is told on standard output, one JSON object a line.
-//! A lost session is begun anew after 1.0 s, then after twice as long each time, as the stock client does.
+//! A lost session is begun anew after 1.0 s, then after about twice as long each time, as the stock client
+//! does; the pause never becomes shorter again.
 
 mod bytes;
 mod connect;
 mod pump;
 mod session;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -42,8 +44,14 @@ async fn main() -> ExitCode {
             End::Lost(text) => {
                 session::tell("lost", &[("reason", text)]);
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = pause.mul_f64(2.0 * between(0.8, 1.2)).min(LONGEST_PAUSE);
             }
         }
     }
+}
+
+/// A random number; the hasher of the standard library has a seed that is good enough for a pause.
+fn between(low: f64, high: f64) -> f64 {
+    let random = RandomState::new().build_hasher().finish();
+    low + (high - low) * (random as f64 / u64::MAX as f64)
 }
