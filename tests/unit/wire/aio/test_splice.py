@@ -7,6 +7,7 @@ from typing import Any, cast
 import aiofastnet
 import pytest
 import trustme
+import uvloop
 
 from helpers.loops import on_both_loops
 from helpers.pair import MuxPair
@@ -411,3 +412,48 @@ async def test_a_tls_service_that_closes_while_the_visitor_does_not_read_loses_n
 
     assert bytes(rig.reader.data) == BULK[:size]
     assert rig.reader.resets == []
+
+
+@pytest.mark.parametrize("is_early", [True, False], ids=["before its socket", "at its socket"])
+def test_the_next_connection_is_heard_after_a_splice_ended_at_once(is_early: bool) -> None:
+    # On the server's own loop, whose transports leave a reader behind otherwise.
+    class Refusing(Splice):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            if is_early:
+                self.end(Code.CANCEL, "no")
+            self._adopt(transport)
+            self.end(Code.CANCEL, "no")
+            self._settle()
+
+    class Listening(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            heard.set()
+
+    heard = asyncio.Event()
+
+    async def drop_two_and_take_the_next() -> None:
+        loop = asyncio.get_running_loop()
+        coming = iter((Refusing, Refusing, None))
+
+        def make() -> asyncio.BaseProtocol:
+            refusing = next(coming)
+            if refusing is None:
+                return Listening()
+            return refusing(ReadBuffer(), lambda _, __: None).protocol()
+
+        server = await aiofastnet.create_server(loop, make, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        async with asyncio.timeout(5):
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection(*address)
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
+                writer.close()
+            _, writer = await asyncio.open_connection(*address)
+            writer.write(b"hello")
+            await heard.wait()
+        writer.close()
+        server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(drop_two_and_take_the_next())
