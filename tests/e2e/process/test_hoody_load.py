@@ -7,8 +7,10 @@ client costs a second to start. It is a double that shares no code with the serv
 import asyncio
 import hashlib
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 
 import pytest
 
@@ -121,6 +123,52 @@ async def test_no_request_fails_while_links_break_and_the_client_is_killed_and_r
     assert [attempt for attempt in load.failures() if not attempt.had_begun] == []
     assert first.violations == second.violations == []
     assert (await overview(site))[0] == 0
+
+
+@pytest.mark.parametrize("options", CLIENTS)
+@pytest.mark.timeout(180)
+async def test_a_restarted_server_gets_its_clients_back_and_no_request_fails_from_readiness_on(
+    site: Site, origin: WebOrigin, stack: AsyncExitStack, options: tuple[str, ...]
+) -> None:
+    # New drivers resume by themselves. Old ones have no such thing: whoever uses one names the session.
+    does_it_by_itself = options is NEW_V2
+    # Connections that stay open are cut at the end of the drain.
+    await site.start_server("server.drain_delay_seconds=0", "server.drain_seconds=1")
+    client, port = await expose(
+        stack,
+        site,
+        origin,
+        *options,
+        *("--pull", f"0:127.0.0.1:{origin.port}"),
+        *(["--keep-alive"] if does_it_by_itself else []),
+    )
+    pulled = int((await client.wait_events("bound", 2))[1]["container_port"])
+    binds = client.events("bound")
+    session_id = client.events("connected")[0]["session_id"]
+    loads = Load(port, HOST), Load(pulled, HOST, connections=4, per_second=40)
+
+    async with loads[0].running(), loads[1].running():
+        for end in (signal.SIGKILL, signal.SIGTERM):
+            for load in loads:
+                await load.wait_successes(50)
+            seen = len(client.lines)
+            site.server.send_signal(end)
+            await site.server.wait_exit()
+            await site.start_server("server.drain_delay_seconds=0", "server.drain_seconds=1")
+            ready = datetime.now(UTC)
+            if not does_it_by_itself:
+                client.command("resume")
+            back = await client.wait_event("connected", since=seen, seconds=STEP_SECONDS)
+
+            assert (back["session_id"], back["resumed"]) == (session_id, True)
+            assert {(bind["bindId"], bind["containerPort"]) for bind in back["resumed_binds"]} == {
+                (bind["bind_id"], bind["container_port"]) for bind in binds
+            }
+            for load in loads:
+                await load.wait_successes(50)
+                assert load.failures(since=ready) == [], f"after {end.name}"
+
+    assert client.violations == []
 
 
 @pytest.mark.parametrize("mebibytes", [48, pytest.param(1024, marks=pytest.mark.load)])
