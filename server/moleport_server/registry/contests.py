@@ -47,32 +47,30 @@ class Contests:
     async def settle(self, tunnel: Tunnel, session: Session, text: str) -> None:
         """Free a tunnel of the same token from its live session, if the rules of names allow it.
 
-        Waits for at most `PROBE_SECONDS`; anything may have happened to the tunnel meanwhile.
+        Waits for an answer of whoever has it, and again if somebody else was quicker. When it returns, the
+        tunnel is free, or gone, and somebody else's may have its address.
 
         Raises:
             NameTaken: another token's, or its agent is alive elsewhere and was evicted lately.
         """
         if tunnel.token_id != session.principal.token_id:
             raise NameTaken(text)
-        owner = tunnel.session
-        if owner is None:
-            _check_opened(tunnel, text)
-            return
-        if owner is session:
-            raise NameTaken(f"{text} by this agent")
-        if owner.peer_host != session.peer_host:
-            is_alive = await owner.upstream.is_alive(PROBE_SECONDS)
-            if not self._is_live(session):
-                raise NameTaken("the session ended meanwhile")
-            if tunnel.session is not owner:
-                _check_opened(tunnel, text)
-                return
-            if is_alive:
-                now = self._clock.monotonic()
-                if was_evicted_lately(tunnel, now):
-                    raise NameTaken(f"{text} by another agent of this token")
-                tunnel.evicted_at = now
-        self._tunnels.evict(tunnel, "another agent of this token took the address over")
+        while (owner := tunnel.owner) is not None:
+            if owner is session:
+                raise NameTaken(f"{text} by this agent")
+            if tunnel.session is not None and owner.peer_host != session.peer_host:
+                is_alive = await owner.upstream.is_alive(PROBE_SECONDS)
+                if not self._is_live(session):
+                    raise NameTaken("the session ended meanwhile")
+                if tunnel.session is not owner:
+                    continue
+                if is_alive:
+                    now = self._clock.monotonic()
+                    if was_evicted_lately(tunnel, now):
+                        raise NameTaken(f"{text} by another agent of this token")
+                    tunnel.evicted_at = now
+            self._tunnels.evict(tunnel, "another agent of this token took the address over")
+        _check_opened(tunnel, text)
 
     async def settle_container_port(
         self, tunnel: Tunnel, session: Session, wanted: ContainerClaim
@@ -91,7 +89,7 @@ class Contests:
             return
         if wanted.contest is Contest.REFUSE or tunnel.token_id != session.principal.token_id:
             raise NameTaken(text)
-        if tunnel.session is session:
+        if tunnel.owner is session:
             raise NameTaken(f"{text} by this client")
         _check_opened(tunnel, text)
         self._tunnels.evict(tunnel, "taken over by another session")

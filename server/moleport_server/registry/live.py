@@ -80,6 +80,9 @@ class Tunnel:
     """The Host header for the local service; None keeps the visitor's."""
     keepsake: str | None = None
     """What its agent is known by if the address was drawn for it; None: it asks by name."""
+    promised_to: Session | None = None
+    """A session that was resumed and whose agent was told that it has the tunnel, until it is ready for
+    streams; meanwhile `session` is None and visitors wait."""
     is_opening: bool = False
     """Whether its listener is being opened: nobody has it yet, and nobody else can be given it."""
     lease_until: float | None = None
@@ -98,6 +101,11 @@ class Tunnel:
     """Requests or connections in flight."""
     client_addr: str = ""
     """`ip:port` of the agent, the last known one while leased."""
+
+    @property
+    def owner(self) -> Session | None:
+        """The session whose agent believes that it has the tunnel."""
+        return self.session or self.promised_to
 
     @property
     def label(self) -> str:

@@ -106,16 +106,14 @@ class Sessions:
         tunnels = self._waiting(session.id)
         until = self._leases.end_of_new()
         for tunnel in tunnels:
-            if tunnel.lease_until is not None:
-                # It is told that it has them: they must not end before `attach`.
-                tunnel.lease_until = until
+            self._tunnels.promise(tunnel, session, until)
         self._notices.session_resumed(session, len(tunnels))
         return tunnels
 
     def attach(self, session: Session, tunnels: Iterable[Tunnel]) -> None:
         """Make tunnels of a resumed session live; call it when the agent is ready for streams."""
         for tunnel in tunnels:
-            if tunnel.session is None and tunnel in self._bindings:
+            if tunnel.promised_to is session and tunnel in self._bindings:
                 self._tunnels.take_over(tunnel, session, tunnel.bind_id)
                 self._durable.save_lease(tunnel)
                 self._tunnels.welcome(session, tunnel)

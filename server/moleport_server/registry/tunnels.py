@@ -81,12 +81,24 @@ class Tunnels:
 
     def evict(self, tunnel: Tunnel, reason: str) -> None:
         """Take a tunnel from its session, which is told; it waits for its new owner."""
-        owner = tunnel.session
+        owner = tunnel.owner
         if owner is None:
             return
         self._drop_from_session(tunnel)
         self._notices.on_agent_left(tunnel)
         owner.upstream.unbind(tunnel, reason)
+
+    def promise(self, tunnel: Tunnel, session: Session, until: float) -> None:
+        """Keep a tunnel for a session that was resumed: its agent knows, and will take streams soon.
+
+        Args:
+            tunnel: has no session.
+            session: to be attached.
+            until: when a lease ends at the earliest; it was promised.
+        """
+        tunnel.promised_to = session
+        if tunnel.lease_until is not None:
+            tunnel.lease_until = until
 
     def detach(self, session: Session, *, may_hold: bool, until: float | None) -> None:
         """Take all tunnels from a session whose connection is gone.
@@ -104,6 +116,7 @@ class Tunnels:
 
     def leave_waiting(self, tunnel: Tunnel, *, may_hold: bool, until: float | None) -> None:
         """Say how long a tunnel without a session waits for one, and whether its visitors do."""
+        tunnel.promised_to = None
         tunnel.may_hold = may_hold
         tunnel.lease_until = until
         if not may_hold:
@@ -128,10 +141,10 @@ class Tunnels:
 
     def withdraw(self, tunnel: Tunnel, reason: str, cause: TunnelEnd) -> None:
         """End a tunnel for good against its agent's will, and tell it."""
-        session = tunnel.session
+        owner = tunnel.owner
         self.release(tunnel, reason, cause)
-        if session is not None:
-            session.upstream.unbind(tunnel, reason)
+        if owner is not None:
+            owner.upstream.unbind(tunnel, reason)
 
     def give_up_holds(self) -> None:
         """Send every held visitor away: the server ends."""
@@ -148,6 +161,7 @@ class Tunnels:
         if tunnel.lease_until is not None:
             self._notices.observer.lease_ended(LeaseEnd.RESUMED)
         tunnel.session = session
+        tunnel.promised_to = None
         tunnel.session_id = session.id
         tunnel.bind_id = bind_id
         tunnel.lease_until = None
@@ -160,6 +174,7 @@ class Tunnels:
         if session is not None:
             session.tunnels.pop(tunnel.bind_id, None)
         tunnel.session = None
+        tunnel.promised_to = None
 
     def _remove(self, tunnel: Tunnel) -> None:
         self._bindings.remove(tunnel)

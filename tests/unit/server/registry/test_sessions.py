@@ -9,6 +9,7 @@ from helpers.edge_rig import registry_rig
 from helpers.upstream import ScriptedUpstream
 from helpers.waiting import until
 from moleport_server.domain.token import ADMIN
+from moleport_server.errors import NameTaken
 from moleport_server.registry.observer import SessionEnd
 from moleport_wire.hoody.frames import Code
 
@@ -41,6 +42,52 @@ async def test_a_resumed_session_has_its_tunnels_again() -> None:
         assert tunnel.lease_until is None
         (lease,) = await leases(rig)
         assert lease.until is None
+
+
+async def test_what_is_taken_from_a_resumed_session_before_it_is_ready_stays_taken() -> None:
+    async with registry_rig() as rig:
+        session = rig.session()
+        tunnel = await rig.registry.claim(session, 3, SHOP)
+        rig.registry.lose_session(session, "lost", is_clean=False)
+        upstream = ScriptedUpstream()
+        again = rig.session(session_id=session.id, is_open=False, upstream=upstream)
+        tunnels = rig.registry.resume_session(again)
+        taker = rig.session()
+
+        assert await rig.registry.claim(taker, 1, SHOP) is tunnel
+        told = list(upstream.unbound)
+        rig.registry.lose_session(taker, "lost", is_clean=False)
+        rig.registry.attach(again, tunnels)
+
+        assert [unbound for unbound, _ in told] == [tunnel]
+        assert again.tunnels == {}
+        assert (tunnel.session, tunnel.session_id) == (None, taker.id)
+
+
+async def test_a_resumed_session_cannot_claim_what_it_has_again() -> None:
+    async with registry_rig() as rig:
+        session = rig.session()
+        await rig.registry.claim(session, 3, SHOP)
+        rig.registry.lose_session(session, "lost", is_clean=False)
+        again = rig.session(session_id=session.id, is_open=False)
+        rig.registry.resume_session(again)
+
+        with pytest.raises(NameTaken, match="by this agent"):
+            await rig.registry.claim(again, 4, SHOP)
+
+
+async def test_an_agent_that_is_not_ready_yet_is_told_that_its_tunnel_was_deleted() -> None:
+    async with registry_rig() as rig:
+        session = rig.session()
+        tunnel = await rig.registry.claim(session, 3, SHOP)
+        rig.registry.lose_session(session, "lost", is_clean=False)
+        upstream = ScriptedUpstream()
+        again = rig.session(session_id=session.id, is_open=False, upstream=upstream)
+        rig.registry.resume_session(again)
+
+        await rig.registry.close_tunnel(tunnel, "deleted")
+
+        assert upstream.unbound == [(tunnel, "deleted")]
 
 
 async def test_a_session_that_still_looks_alive_is_resumed_from_anywhere() -> None:

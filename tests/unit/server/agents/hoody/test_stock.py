@@ -382,6 +382,26 @@ async def test_a_resumed_session_that_is_lost_before_it_settled_can_be_resumed_a
                 assert (hello.resumed, len(hello.resumed_binds)) == (True, 1)
 
 
+async def test_a_resumed_client_is_told_that_its_port_was_taken_over_before_it_was_ready() -> None:
+    async with agent_rig(registry=PORTS) as rig:
+        async with rig.driver() as driver:
+            session_id = (await driver.greet(**V2)).session_id
+            bound = await expose(driver)
+            driver.break_off()
+            await until(lambda: bool(rig.base.registry.parked))
+        async with rig.driver() as driver, v1(rig) as other:
+            # It is not ready before all of its sockets have joined.
+            hello = await driver.greet(**V2, resume_session_id=session_id)
+            await other.greet(**V1)
+            taken = await expose(other, takeover=True)
+            revoked = messages.BindRevoked.decode(await driver.payload(frames.BIND_REVOKED))
+
+            assert [bind.bind_id for bind in hello.resumed_binds] == [bound.bind_id]
+            assert revoked.bind_id == bound.bind_id
+            assert taken.container_port == bound.container_port
+            assert session_id in rig.base.registry.sessions
+
+
 async def test_a_session_whose_time_is_over_is_refused_for_good() -> None:
     settings = PORTS | {"lease_seconds": 0.0}
     async with agent_rig(registry=settings) as rig:
