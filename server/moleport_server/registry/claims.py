@@ -148,12 +148,10 @@ class Claims:
 
     async def _claim_hostname(self, session: Session, bind_id: int, claim: Claim) -> Tunnel:
         hostname = self._choose_hostname(session.principal, claim)
-        current = self._bindings.of_hostname(hostname)
-        if current is not None:
+        while (current := self._bindings.of_hostname(hostname)) is not None:
             await self._contests.settle(current, session, f"'{hostname}' is already in use")
-            current = self._bindings.of_hostname(hostname)
-        if current is not None:
-            return self._take_over(current, session, bind_id)
+            if self._bindings.of_hostname(hostname) is current:
+                return self._take_over(current, session, bind_id)
         tunnel = self._new_tunnel(session, bind_id, claim, hostname=hostname)
         await self._tunnels.reserve(tunnel)
         self._tunnels.open(tunnel, session, bind_id)
@@ -212,12 +210,10 @@ class Claims:
                     raise
                 wanted = None
                 continue
-            current = self._bindings.of_port(port)
-            if current is not None:
+            while (current := self._bindings.of_port(port)) is not None:
                 await self._contests.settle(current, session, f"port {port} is already in use")
-                current = self._bindings.of_port(port)
-            if current is not None:
-                return self._take_over(current, session, bind_id)
+                if self._bindings.of_port(port) is current:
+                    return self._take_over(current, session, bind_id)
             tunnel = self._new_tunnel(session, bind_id, claim, port=port)
             try:
                 await self._tunnels.reserve(tunnel)
@@ -260,12 +256,10 @@ class Claims:
         while True:
             port = wanted.port or ports.draw(principal, wanted.mode, refused)
             ports.check(principal, wanted.mode, port)
-            current = ports.holder(port)
-            if current is not None:
+            while (current := ports.holder(port)) is not None:
                 await self._contests.settle_container_port(current, session, wanted)
-                current = ports.holder(port)
-            if current is not None:
-                return self._take_over(current, session, bind_id)
+                if ports.holder(port) is current:
+                    return self._take_over(current, session, bind_id)
             tunnel = self._new_tunnel(
                 session,
                 bind_id,

@@ -1,5 +1,8 @@
 """Who gets an address that somebody has."""
 
+import asyncio
+import contextlib
+
 import pytest
 
 from helpers.captures import make_tunnel
@@ -12,6 +15,7 @@ from moleport_server.errors import (
 )
 from moleport_server.registry.claim import Claim
 from moleport_server.registry.contests import is_to_be_had
+from moleport_server.registry.live import Session
 
 
 async def test_a_name_of_another_token_is_taken() -> None:
@@ -110,6 +114,59 @@ async def test_an_owner_that_leaves_while_it_is_probed_leaves_the_name() -> None
 
         assert await rig.registry.claim(session, 1, SHOP) is tunnel
         assert tunnel.session is session
+
+
+async def test_of_two_who_wait_for_the_same_silent_owner_the_second_contests_the_first() -> None:
+    async with registry_rig() as rig:
+        both_ask = asyncio.Barrier(2)
+
+        class Silent(ScriptedUpstream):
+            async def is_alive(self, timeout_seconds: float) -> bool:
+                await both_ask.wait()
+                return False
+
+        await rig.registry.claim(rig.session(upstream=Silent(), peer="192.0.2.1:1"), 1, SHOP)
+        upstreams = [ScriptedUpstream(), ScriptedUpstream()]
+        sessions = [
+            rig.session(peer=f"198.51.100.{number}:1", upstream=upstream)
+            for number, upstream in enumerate(upstreams)
+        ]
+
+        async def claim(session: Session) -> None:
+            with contextlib.suppress(NameTaken):  # taken away again before it was written
+                await rig.registry.claim(session, 1, SHOP)
+
+        async with asyncio.TaskGroup() as claims:
+            for session in sessions:
+                claims.create_task(claim(session))
+
+        # Whoever lost it was told, and does not believe any more that it has it.
+        (tunnel,) = rig.registry.tunnels.values()
+        (winner,) = (session for session in sessions if session.tunnels)
+        assert tunnel.session is winner
+        assert [len(upstream.unbound) for upstream in upstreams] == [
+            int(session is not winner) for session in sessions
+        ]
+
+
+async def test_a_name_that_another_token_got_while_its_owner_was_probed_is_taken() -> None:
+    async with registry_rig() as rig:
+        theirs = rig.session(await issue(rig, principal("2")))
+        ours = await issue(rig, principal("1"))
+
+        class Leaving(ScriptedUpstream):
+            async def is_alive(self, timeout_seconds: float) -> bool:
+                await rig.registry.close_tunnel(tunnel, "deleted")
+                await rig.registry.claim(theirs, 1, SHOP)
+                return False
+
+        tunnel = await rig.registry.claim(
+            rig.session(ours, upstream=Leaving(), peer="192.0.2.1:1"), 1, SHOP
+        )
+
+        with pytest.raises(NameTaken, match="already in use"):
+            await rig.registry.claim(rig.session(ours, peer="198.51.100.1:1"), 1, SHOP)
+        assert [t.session for t in rig.registry.tunnels.values()] == [theirs]
 
 
 async def test_ports_are_taken_over_like_names() -> None:
