@@ -1,9 +1,13 @@
 """Whether the server is up, and where it is: calls that need no token."""
 
+from aiohttp import web
+
 from moleport_server.api.ports import Registry, ServerFacts
+from moleport_server.api.problems import problem_response
 from moleport_server.api.routing import Access, Call, NoQuery, Route
 from moleport_server.api.shapes import RegionRow, RegionView, StatusView
 from moleport_server.errors import InvalidRequest
+from moleport_wire.hoody.messages import VERSIONS, VERSIONS_HEADER
 
 
 class StatusRoutes:
@@ -72,5 +76,9 @@ class StatusRoutes:
         )
         return [row]
 
-    async def _connect(self, _call: Call[NoQuery, None]) -> None:
-        raise InvalidRequest("this address is for agents, which connect to it with a WebSocket")
+    async def _connect(self, _call: Call[NoQuery, None]) -> web.Response:
+        error = InvalidRequest("this address is for agents, which connect to it with a WebSocket")
+        response = problem_response(error, is_extension=True)
+        # Whoever offers no version is told which there are, be it by a request without an upgrade.
+        response.headers[VERSIONS_HEADER] = VERSIONS
+        return response

@@ -17,6 +17,9 @@ from moleport_wire.hoody.members import Members
 
 SUBPROTOCOL_V1: Final = "hoody-tunnel.v1"
 SUBPROTOCOL_V2: Final = "hoody-tunnel.v2"
+VERSIONS: Final = f"{SUBPROTOCOL_V1}, {SUBPROTOCOL_V2}"
+VERSIONS_HEADER: Final = "x-hoody-tunnel-versions"
+"""What a server tells who offers none of them."""
 CAPABILITY_MULTI: Final = "multi-ws"
 CAPABILITY_MOLEPORT: Final = "moleport.1"
 

@@ -9,10 +9,9 @@ from urllib.parse import parse_qs
 
 from moleport_server.agents.hoody.login import AgentSessions
 from moleport_wire.aio.websocket import Upgrade, UpgradeAnswer
-from moleport_wire.hoody.messages import SUBPROTOCOL_V1, SUBPROTOCOL_V2
+from moleport_wire.hoody.messages import SUBPROTOCOL_V1, SUBPROTOCOL_V2, VERSIONS, VERSIONS_HEADER
 
 CONNECT_PATH: Final = "/api/v1/tunnel/connect"
-VERSIONS: Final = f"{SUBPROTOCOL_V1}, {SUBPROTOCOL_V2}"
 
 
 class HoodyDoor:
@@ -31,7 +30,7 @@ class HoodyDoor:
             return UpgradeAnswer.refusal(
                 400,
                 f"offer one of the subprotocols {VERSIONS}",
-                {"x-hoody-tunnel-versions": VERSIONS},
+                {VERSIONS_HEADER: VERSIONS},
             )
         if self._agents.is_draining:
             return UpgradeAnswer.refusal(503, "the server is shutting down", {"Retry-After": "2"})

@@ -34,3 +34,4 @@ async def test_a_plain_request_where_agents_connect_is_told_so(api: Api) -> None
             "code": "invalid_request",
         },
     )
+    assert answer.headers["x-hoody-tunnel-versions"] == "hoody-tunnel.v1, hoody-tunnel.v2"
