@@ -34,7 +34,8 @@ def check_tunnels(
 
     A tunnel whose listener is being opened has no session yet, but it is not leased: it counts, so that
     claims at the same time do not get past a limit together. One that would be taken over does not: an
-    agent that was restarted must get its name back from its dead twin.
+    agent that was restarted must get its name back from its dead twin. One of the session itself is none of
+    those.
 
     Args:
         session: who asks.
@@ -45,7 +46,7 @@ def check_tunnels(
     Raises:
         QuotaExceeded: the session or the token is at its limit.
     """
-    live = [t for t in tunnels if t.lease_until is None and t is not own]
+    live = [t for t in tunnels if t.lease_until is None and (t is not own or t.session is session)]
     count = sum(1 for t in live if t.session_id == session.id)
     if count >= most:
         raise QuotaExceeded(
