@@ -72,9 +72,15 @@ class WebSocketTransport(picows.WSListener):
     """One WebSocket connection as a message transport."""
 
     def __init__(
-        self, receiver: MessageReceiver, *, quick_ack: bool = False, drops_faults: bool = False
+        self,
+        receiver: MessageReceiver,
+        *,
+        quick_ack: bool = False,
+        drops_faults: bool = False,
+        on_text: Callable[[], None] | None = None,
     ) -> None:
         self._receiver = receiver
+        self._on_text = on_text
         self._quick_ack = quick_ack
         self._drops_faults = drops_faults
         self._forget_acks: Callable[[], None] | None = None
@@ -179,6 +185,9 @@ class WebSocketTransport(picows.WSListener):
             self._join(frame)
         elif kind == picows.WSMsgType.PONG:
             self.awaits_pong = False
+        elif kind == picows.WSMsgType.TEXT:
+            if self._on_text is not None:
+                self._on_text()
         elif kind == picows.WSMsgType.CLOSE:
             if not self._is_closing:
                 self._is_closing = True
@@ -255,6 +264,7 @@ class UpgradeAnswer:
         headers: Mapping[str, str] | None = None,
         quick_ack: bool = False,
         drops_faults: bool = False,
+        on_text: Callable[[], None] | None = None,
     ) -> None:
         self.receiver = receiver
         self.subprotocol = subprotocol
@@ -265,6 +275,8 @@ class UpgradeAnswer:
         """Whether the peer leaves Nagle's algorithm on (see `aio.quickacks`)."""
         self.drops_faults = drops_faults
         """Whether a connection that breaks the rules is dropped without a close frame."""
+        self.on_text = on_text
+        """Called for each text message; all that becomes of one."""
 
     @classmethod
     def refusal(
@@ -297,7 +309,10 @@ def server_protocol(
         if decision.subprotocol is not None:
             decision.headers["Sec-WebSocket-Protocol"] = decision.subprotocol
         transport = WebSocketTransport(
-            decision.receiver, quick_ack=decision.quick_ack, drops_faults=decision.drops_faults
+            decision.receiver,
+            quick_ack=decision.quick_ack,
+            drops_faults=decision.drops_faults,
+            on_text=decision.on_text,
         )
         if decision.drops_faults:
             faults.on_fault = transport.cut

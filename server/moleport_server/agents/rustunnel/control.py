@@ -78,6 +78,12 @@ class ControlChannel:
         elif not self._has_greeted:
             self._greet(message)
 
+    def text_received(self) -> None:
+        """Drop who begins with a text: it speaks another protocol. Ignore later ones."""
+        if not self._has_greeted and not self._is_over:
+            self._has_greeted = True
+            self._drop()
+
     def transport_lost(self, close_code: int | None, reason: str) -> None:
         """End the session with the connection."""
         self._is_over = True

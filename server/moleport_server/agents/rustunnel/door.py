@@ -26,7 +26,12 @@ class ControlDoor:
         if self._shared.is_draining:
             return UpgradeAnswer.refusal(503, "the server is shutting down", {"Retry-After": "2"})
         receiver = ControlChannel(self._shared, address, on_authenticated)
-        return UpgradeAnswer(receiver=receiver, quick_ack=True, drops_faults=True)
+        return UpgradeAnswer(
+            receiver=receiver,
+            quick_ack=True,
+            drops_faults=True,
+            on_text=receiver.text_received,
+        )
 
 
 class DataDoor:

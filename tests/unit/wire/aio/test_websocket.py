@@ -151,6 +151,25 @@ async def test_text_is_ignored_whole_and_in_fragments() -> None:
 
 
 @on_both_loops
+async def test_each_text_is_told_to_who_wants_to_know() -> None:
+    recorder = Recorder()
+    texts: list[None] = []
+    answer = UpgradeAnswer(
+        receiver=recorder, subprotocol=SUBPROTOCOL, on_text=lambda: texts.append(None)
+    )
+    async with upgrading_server(lambda _upgrade: answer) as port:
+        client = await RawClient.connect(port)
+        client.send(TEXT, b"hello")
+        client.send(TEXT, b"hel", fin=False)
+        client.send(CONTINUATION, b"lo")
+        client.send(BINARY, b"\0")
+
+        assert await recorder.message() == b"\0"
+        assert len(texts) == 2
+        await client.aclose()
+
+
+@on_both_loops
 async def test_fragments_beyond_the_limit_of_a_message_close_with_1009() -> None:
     recorder = Recorder()
     async with upgrading_server(accepting(recorder)) as port:

@@ -73,6 +73,21 @@ async def test_who_says_nothing_readable_is_dropped_without_a_word(first: bytes)
         assert client.heard == []
 
 
+async def test_who_begins_with_a_text_is_dropped_without_a_word_and_later_texts_are_ignored() -> (
+    None
+):
+    async with rustunnel_rig() as rig:
+        rude, late = rig.client(), rig.client()
+        await late.log_in(SECRET)
+
+        rude.channel.text_received()
+        late.channel.text_received()
+
+        assert rude.transport.is_aborted
+        assert rude.heard == []
+        assert not late.transport.is_aborted
+
+
 async def test_who_says_nothing_at_all_is_dropped() -> None:
     async with rustunnel_rig(first_frame_seconds=0.01) as rig:
         client = rig.client()
