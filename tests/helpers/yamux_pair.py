@@ -70,7 +70,7 @@ class Side:
     def open(self, preface: bytes = b"") -> tuple[Stream, Reader]:
         """Open a stream, with a receiver that writes everything down."""
         reader = Reader()
-        return self.mux.open(reader, preface), reader
+        return self.mux.open(reader, lambda: preface), reader
 
     def take(self, room: int = ROOM_BYTES) -> list[bytes]:
         """Take what is due, as a port does once per tick."""

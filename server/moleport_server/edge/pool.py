@@ -93,7 +93,8 @@ class UpstreamConnection:
         """Whether it was upgraded: bytes pass as they are."""
         self.is_unclean = False
         self.is_done = False
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = None
+        """Made for the first head that is not known: many requests end without one."""
         self._out: list[Payload] = []
         self._out_bytes = 0
         self._raw_remaining = 0
@@ -152,8 +153,11 @@ class UpstreamConnection:
                     return
                 self._start_head()
             self._head_bytes += len(data)
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpResponseParser(self)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._flush(exchange)
             self._switch(exchange, bytes(data[upgrade.args[0] :]))
@@ -289,6 +293,7 @@ class UpstreamConnection:
         if exchange is None or self.is_done:
             return
         parser = self._parser
+        assert parser is not None  # noqa: S101 - it calls
         status = parser.get_status_code()
         if status < 200 and status != 101:
             self._interim = True
@@ -326,7 +331,7 @@ class UpstreamConnection:
         if exchange.is_head:
             self._complete()
             # The parser takes a Content-Length here for a body that never comes.
-            self._parser = httptools.HttpResponseParser(self)
+            self._parser = None
 
     def on_body(self, data: bytes) -> None:
         """Pass on a piece of the body."""
@@ -384,7 +389,7 @@ class UpstreamConnection:
         exchange.connection.write(data)
         if not self._raw_remaining:
             self.is_done = True
-            self._parser = httptools.HttpResponseParser(self)
+            self._parser = None
             self._finish(exchange)
 
     def _flush(self, exchange: Exchange) -> None:

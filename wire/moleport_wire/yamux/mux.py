@@ -209,15 +209,14 @@ class Mux:
     def open(
         self,
         receiver: StreamReceiver,
-        preface: bytes = b"",
-        announce: Callable[[], None] | None = None,
+        begin: Callable[[], bytes] | None = None,
     ) -> Stream:
         """Open a stream, now or as soon as there is a place.
 
         Args:
             receiver: who hears about it.
-            preface: the first bytes, sent together with SYN.
-            announce: called once, right before SYN leaves; never if the stream ends before that.
+            begin: called once, right before SYN leaves; returns the bytes that go together with it. Never
+                called if the stream ends before that: one that waits costs as little as can be.
 
         Raises:
             StreamBusy: as many streams wait as may wait.
@@ -231,7 +230,7 @@ class Mux:
         has_place = not self._waiting and self._has_place()
         if not has_place and len(self._waiting) >= self._max_waiting:
             raise StreamBusy(f"{self._max_waiting} streams wait already")
-        stream = Stream(self, receiver, self._new_window(), preface, announce)
+        stream = Stream(self, receiver, self._new_window(), begin)
         if has_place:
             self._start(stream)
         else:

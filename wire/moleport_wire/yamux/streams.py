@@ -48,7 +48,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_announce",
+        "_begin",
         "_eof_queued",
         "_flags",
         "_has_received",
@@ -59,7 +59,6 @@ class Stream:
         "_mux",
         "_pending",
         "_pending_bytes",
-        "_preface",
         "_remote_open",
         "_send_credit",
         "id",
@@ -73,8 +72,7 @@ class Stream:
         mux: Mux,
         receiver: StreamReceiver,
         window: ReceiveWindow,
-        preface: bytes = b"",
-        announce: Callable[[], None] | None = None,
+        begin: Callable[[], bytes] | None = None,
     ) -> None:
         self._mux = mux
         self.id = 0
@@ -82,8 +80,7 @@ class Stream:
         self.window = window
         self.is_acknowledged = False
         """Whether the peer has said anything about a stream that we opened."""
-        self._preface = preface
-        self._announce = announce
+        self._begin = begin
         self._flags = 0
         self._send_credit = 0
         self._pending: deque[Payload] = deque()
@@ -202,12 +199,10 @@ class Stream:
     # Called by the mux.
 
     def _start(self, stream_id: int) -> None:
-        """Open the stream at the peer: SYN rides on the preface."""
+        """Open the stream at the peer: SYN rides on the first bytes."""
         self.id = stream_id
-        announce, self._announce = self._announce, None
-        if announce is not None:
-            announce()
-        preface, self._preface = self._preface, b""
+        begin, self._begin = self._begin, None
+        preface = b"" if begin is None else begin()
         self._send_credit = INITIAL_WINDOW_BYTES - len(preface)
         self._mux.send_data(SYN, stream_id, preface)
         if self._pending_bytes:
@@ -334,6 +329,6 @@ class Stream:
         self._pending.clear()
         self._pending_bytes = 0
         self._eof_queued = False
-        self._announce = None
+        self._begin = None
         self._mux.forget(self, is_leaving=is_leaving)
         self.window.close()

@@ -279,12 +279,8 @@ class RustunnelSession:
             raise NoSession("the agent is away")
         if self._shared.budget.is_exhausted:
             raise UpstreamBusy("memory for slow readers is used up")
-        conn_id = uuid4()
-        announcement = messages.NewConnection(
-            conn_id=conn_id, client_addr=peer or UNKNOWN_VISITOR, protocol=tunnel.protocol.value
-        )
         try:
-            stream = data.mux.open(receiver, conn_id.bytes, partial(self._send, announcement))
+            stream = data.mux.open(receiver, partial(self._announce, tunnel, peer))
         except StreamBusy as error:
             raise UpstreamBusy("too many streams in this session") from error
         except TransportLost as error:
@@ -301,6 +297,16 @@ class RustunnelSession:
             for other in self.record.tunnels.values():
                 self._shared.registry.notices.on_agent_left(other)
         return stream
+
+    def _announce(self, tunnel: Tunnel, peer: str) -> bytes:
+        """Tell the client of a stream that is about to start; returns what the stream begins with."""
+        conn_id = uuid4()
+        self._send(
+            messages.NewConnection(
+                conn_id=conn_id, client_addr=peer or UNKNOWN_VISITOR, protocol=tunnel.protocol.value
+            )
+        )
+        return conn_id.bytes
 
     def report(
         self, tunnel: Tunnel, method: bytes, target: bytes, status: int, seconds: float, peer: str

@@ -61,7 +61,7 @@ class Rig:
 
     def open(self) -> tuple[Waiting, Callable[[bytes], None]]:
         reader = Waiting()
-        stream = self.ours.mux.open(reader, PREFACE)
+        stream = self.ours.mux.open(reader, lambda: PREFACE)
         return reader, stream.write
 
 
@@ -139,7 +139,7 @@ async def stay_silent(stream: NaiveStream) -> None:
 async def test_what_is_echoed_is_what_was_sent(size: int) -> None:
     async with rig(echo) as made:
         reader = Waiting()
-        stream = made.ours.mux.open(reader, PREFACE)
+        stream = made.ours.mux.open(reader, lambda: PREFACE)
         data = bytes(n % 251 for n in range(1000)) * (size // 1000 + 1)
         stream.write(data[:size])
         stream.write_eof()
@@ -158,7 +158,7 @@ async def test_many_streams_at_once_are_served_below_the_limits_of_the_peer() ->
         readers = []
         for number in range(count):
             reader = Waiting()
-            stream = made.ours.mux.open(reader, PREFACE)
+            stream = made.ours.mux.open(reader, lambda: PREFACE)
             stream.write(b"%d" % number)
             stream.write_eof()
             readers.append(reader)
@@ -192,7 +192,7 @@ async def test_a_dropped_stream_is_a_refusal() -> None:
 async def test_bursts_of_aborts_leave_the_connection_alive() -> None:
     async with rig(stay_silent) as made:
         for _ in range(5):
-            streams = [made.ours.mux.open(Waiting(), PREFACE) for _ in range(MAX_STREAMS)]
+            streams = [made.ours.mux.open(Waiting(), lambda: PREFACE) for _ in range(MAX_STREAMS)]
             await asyncio.sleep(0)
             for stream in streams:
                 stream.reset(Code.CANCEL, "the visitor went away")
@@ -209,7 +209,7 @@ async def test_a_peer_without_credit_stops_one_stream_and_no_other() -> None:
         stuck, write = made.open()
         write(bytes(MIB))
         quick = Waiting()
-        stream = made.ours.mux.open(quick, PREFACE)
+        stream = made.ours.mux.open(quick, lambda: PREFACE)
         stream.write(b"quick")
         stream.write_eof()
         await quick.over()

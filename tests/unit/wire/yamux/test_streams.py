@@ -71,7 +71,11 @@ def test_a_stream_is_announced_once_and_before_its_syn() -> None:
     side = Side()
     seen: list[list[bytes]] = []
 
-    side.mux.open(Reader(), PREFACE, lambda: seen.append(side.mux.batch.take()))
+    def begin() -> bytes:
+        seen.append(side.mux.batch.take())
+        return PREFACE
+
+    side.mux.open(Reader(), begin)
 
     assert seen == [[]]
     assert side.take() == [serialize(DATA, SYN, 1, body=PREFACE)]
@@ -435,8 +439,13 @@ def test_a_stream_that_ends_before_it_is_open_is_opened_and_ended() -> None:
 
 def test_a_waiting_stream_that_is_reset_leaves_no_trace() -> None:
     side, first, _ = opened(max_streams=1)
-    announced: list[None] = []
-    waiting = side.mux.open(Reader(), PREFACE, lambda: announced.append(None))
+    begun: list[None] = []
+
+    def begin() -> bytes:
+        begun.append(None)
+        return PREFACE
+
+    waiting = side.mux.open(Reader(), begin)
     waiting.write(b"request")
 
     waiting.reset(Code.CANCEL)
@@ -445,7 +454,7 @@ def test_a_waiting_stream_that_is_reset_leaves_no_trace() -> None:
 
     assert not waiting.is_waiting
     assert side.frames() == []
-    assert (announced, side.mux.open_streams, side.budget.committed_bytes) == ([], 0, 0)
+    assert (begun, side.mux.open_streams, side.budget.committed_bytes) == ([], 0, 0)
 
 
 def test_a_stream_that_waits_is_withdrawn_without_a_trace_and_leaves_its_bytes() -> None:
