@@ -127,6 +127,9 @@ class Exchange(_Stream):
             self._fail()
             return
         try:
+            if self._is_reset:  # while it connected
+                self._connection.abort()
+                raise LocalFailed
             async with asyncio.TaskGroup() as both:
                 uploading = both.create_task(self._upload(self._connection))
                 await self._answer(self._connection)
@@ -199,8 +202,10 @@ class Exchange(_Stream):
     def reset(self) -> None:
         if not self._is_old():
             self.abort()
-        elif self._has_body and self._connection is not None:
-            self._connection.abort()  # which ends in a RESET of our own
+        elif self._has_body:
+            self._is_reset = True
+            if self._connection is not None:
+                self._connection.abort()  # which ends in a RESET of our own
         # An old driver goes on with a GET and answers it as if nothing had happened.
 
     # The answer
