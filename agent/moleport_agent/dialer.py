@@ -42,6 +42,7 @@ class Dialer:
         self._server = server
         scheme, _, rest = server.url.partition("://")
         self._url = f"{'wss' if scheme == 'https' else 'ws'}://{rest}{CONNECT_PATH}"
+        self._authorities = self._read_authorities()
         self._tls = _tls_context(server) if scheme == "https" else None
 
     async def dial(self, receiver: MessageReceiver, token: Secret) -> None:
@@ -57,10 +58,29 @@ class Dialer:
             self._url,
             subprotocol=SUBPROTOCOL_V2,
             headers={"Authorization": f"Bearer {str.__str__(token)}"},
-            ssl_context=self._tls,
+            ssl_context=self._current_tls(),
             proxy=find_proxy(self._server.url),
             timeout_seconds=CONNECT_SECONDS,
         )
+
+    def _current_tls(self) -> ssl.SSLContext | None:
+        """Read the CA file again when it changed: a Secret follows a server that is installed anew."""
+        authorities = self._read_authorities()
+        if self._tls is not None and authorities not in (None, self._authorities):
+            try:
+                self._tls = _tls_context(self._server)
+            except (OSError, ssl.SSLError):
+                return self._tls  # it is being written
+            self._authorities = authorities
+        return self._tls
+
+    def _read_authorities(self) -> bytes | None:
+        if self._server.ca_file is None:
+            return None
+        try:
+            return self._server.ca_file.read_bytes()
+        except OSError:
+            return None
 
 
 def _tls_context(server: ServerSettings) -> ssl.SSLContext:

@@ -1,6 +1,9 @@
 import asyncio
+import ssl
+from pathlib import Path
 
 import pytest
+import trustme
 
 from helpers.tunnel_server import tunnel_server
 from moleport_agent.dialer import Dialer, find_proxy
@@ -107,3 +110,32 @@ async def test_a_server_that_is_not_there_is_an_error_of_the_system() -> None:
         url = server.url
     with pytest.raises(OSError, match=r"refused|failed|Connect"):
         await dialer(url).dial(Receiver(), Secret("t"))
+
+
+async def test_an_authority_that_was_replaced_is_believed_at_the_next_dial(tmp_path: Path) -> None:
+    old, new = trustme.CA(), trustme.CA()
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    new.issue_cert("localhost").configure_cert(server_side)
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0, ssl=server_side)
+    async with server:
+        ca_file = tmp_path / "ca.crt"
+        old.cert_pem.write_to_path(ca_file)
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        settings = ServerSettings(url=url, read_token=lambda: Secret("t"), ca_file=ca_file)
+        dialer = Dialer(settings)
+        with pytest.raises(ssl.SSLError):
+            await dialer.dial(Receiver(), Secret("t"))
+        ca_file.write_text("half of")
+        with pytest.raises(ssl.SSLError):
+            await dialer.dial(Receiver(), Secret("t"))
+
+        new.cert_pem.write_to_path(ca_file)
+
+        with pytest.raises(UpgradeRefused):
+            await dialer.dial(Receiver(), Secret("t"))
