@@ -48,8 +48,9 @@ class Cluster:
         given: str | None = None,
         code: int | None = 0,
         seconds: float = CALL_SECONDS,
+        with_complaints: bool = True,
     ) -> str:
-        """Run a program; returns what it prints, its complaints at the end.
+        """Run a program; returns what it prints, and its complaints at the end.
 
         Raises:
             CommandFailed: it ended with another code; None takes any.
@@ -66,7 +67,7 @@ class Cluster:
             raise CommandFailed(
                 f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}"
             )
-        return done.stdout + done.stderr
+        return done.stdout + (done.stderr if with_complaints else "")
 
     def kubectl(self, *arguments: str, **options: Any) -> str:
         return self.run("kubectl", *arguments, **options)
@@ -80,8 +81,17 @@ class Cluster:
 
     def get(self, what: str, name: str, namespace: str = "default") -> dict[str, Any] | None:
         """Return an object, or None."""
-        found = self.kubectl("-n", namespace, "get", what, name, "-o", "json", "--ignore-not-found")
+        found = self.kubectl(
+            *("-n", namespace, "get", what, name, "-o", "json", "--ignore-not-found"),
+            with_complaints=False,
+        )
         return json.loads(found) if found.strip() else None
+
+    def list_of(self, kinds: str, *options: str) -> list[dict[str, Any]]:
+        """Return the objects of some kinds, of a namespace or of all."""
+        found = self.kubectl("get", kinds, *options, "-o", "json", with_complaints=False)
+        items: list[dict[str, Any]] = json.loads(found)["items"]
+        return items
 
     def namespace(self, name: str, **labels: str) -> str:
         """Make a namespace that lasts as long as the test."""

@@ -19,7 +19,7 @@ import yaml
 
 from helpers.kubernetes_cluster import RESTRICTED, Cluster
 from helpers.processes import Agent, Running, command
-from helpers.visits import Visitor
+from helpers.visits import Truncated, Visitor
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "moleport"
@@ -63,12 +63,17 @@ async def status_of(host: str, path: str = "/") -> int:
 
 async def until_served(host: str, seconds: float = 60.0) -> None:
     """Wait until visitors of a name are answered: an agent has its tunnels."""
-    try:
-        async with asyncio.timeout(seconds):
-            while (status := await status_of(host)) != 200:
-                await asyncio.sleep(0.2)
-    except TimeoutError:
-        raise AssertionError(f"{host} still answers {status} after {seconds:.0f} s") from None
+    end = asyncio.get_running_loop().time() + seconds
+    seen: object = None
+    while seen != 200:
+        assert asyncio.get_running_loop().time() < end, f"{host} after {seconds:.0f} s: {seen}"
+        await asyncio.sleep(0.2)
+        try:
+            # Not longer: while an agent is away, a visitor is held.
+            async with asyncio.timeout(5):
+                seen = await status_of(host)
+        except (OSError, Truncated, TimeoutError) as error:
+            seen = repr(error)
 
 
 def merged(*values: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +128,11 @@ class Release:
 
     def ensure(self, *values: Mapping[str, Any]) -> None:
         """Have it installed with exactly these values; does nothing if it is."""
-        if self.values() != merged(IMAGE, *values):
+        before, wanted = self.values(), merged(IMAGE, *values)
+        # The claims of a StatefulSet cannot be changed, and what failed is not to be built upon.
+        if (before or {}).get("persistence") != wanted.get("persistence") or before is None:
+            self.remove()
+        if before != wanted:
             self.install(*values)
 
     def uninstall(self) -> str:

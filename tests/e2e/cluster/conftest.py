@@ -19,7 +19,17 @@ from helpers.release import Release
 HERE = Path(__file__).parent
 KUBECONFIG = os.environ.get("MOLEPORT_E2E_KUBECONFIG")  # noqa: TID251  # who runs pytest says which cluster
 PATH = os.environ["PATH"]  # noqa: TID251  # where kubectl and helm are
-ORDER = ("test_first_tunnel",)
+ORDER = (
+    "test_first_tunnel",
+    "test_policies",
+    "test_credentials",
+    "test_restarts",
+    "test_uninstall",
+    "test_namespaced",
+    "test_monitoring",
+    "test_security",
+    "test_nodes",
+)
 """The scenarios tell one story; what comes later may rely on nothing, but is cheaper after the others."""
 _RELEASE = pytest.StashKey[Release]()
 

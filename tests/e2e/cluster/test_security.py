@@ -70,7 +70,7 @@ async def test_network_policies_are_rendered_and_accepted_but_nothing_enforces_t
 
 
 def test_the_image_is_small_compiled_and_says_what_it_is(cluster: Cluster) -> None:
-    engine = "docker" if "Server:" in cluster.run("docker", "info", code=None) else "podman"
+    engine = cluster.engine
     image = json.loads(cluster.run(engine, "image", "inspect", AGENT_IMAGE))[0]
     history = cluster.run(engine, "history", "--no-trunc", "--format", "json", AGENT_IMAGE)
     listed = json.loads(history) if history.startswith("[") else history.splitlines()

@@ -1,40 +1,55 @@
 """What an uninstall leaves, and what an install finds again."""
 
 import asyncio
-import json
 
 from helpers.kubernetes_cluster import Cluster
 from helpers.release import DOMAIN, NODE_PORTS, Release, until_served
 from helpers.workloads import start_agent, start_origin
 
 SHOP = {"http": {"hostnames": ["shop"]}}
-CRDS = ["clustertunnelpolicies", "tunnelpolicies", "tunneltokens"]
+CRDS = {
+    f"CustomResourceDefinition {name}.moleport.dev"
+    for name in ("clustertunnelpolicies", "tunnelpolicies", "tunneltokens")
+}
+
+
+IGNORED = {"events", "events.events.k8s.io", "endpoints", "leases.coordination.k8s.io"}
+OF_EVERY_NAMESPACE = {"ServiceAccount default", "ConfigMap kube-root-ca.crt"}
+
+
+def kinds(cluster: Cluster, *, namespaced: bool) -> str:
+    listed = cluster.kubectl(
+        *("api-resources", "--verbs=list", f"--namespaced={str(namespaced).lower()}", "-o", "name"),
+        with_complaints=False,
+    )
+    return ",".join(sorted(set(listed.split()) - IGNORED))
 
 
 def everything_of(cluster: Cluster, release: Release) -> set[str]:
-    """Return all objects of the cluster that carry the labels of the install, and all in its namespace."""
-    kinds = cluster.kubectl("api-resources", "--verbs=list", "-o", "name").split()
-    ignored = {"events", "events.events.k8s.io", "endpoints", "leases.coordination.k8s.io"}
-    asked = ",".join(sorted(set(kinds) - ignored))
-    label = "app.kubernetes.io/instance=moleport"
-    found = json.loads(cluster.kubectl("get", asked, "-A", "-l", label, "-o", "json"))["items"]
-    inside = ("-n", release.namespace)
-    found += json.loads(cluster.kubectl(*inside, "get", asked, "-o", "json"))["items"]
-    own = {("ServiceAccount", "default"), ("ConfigMap", "kube-root-ca.crt")}
-    return {
-        f"{item['kind']} {item['metadata']['name']}"
-        for item in found
-        if (item["kind"], item["metadata"]["name"]) not in own
-        and item["metadata"].get("namespace", release.namespace) == release.namespace
-        and item["kind"]
-        not in {"Namespace", "Node", "PersistentVolume", "StorageClass", "APIService"}
-        and "moleport" in json.dumps(item["metadata"])
-    }
+    """Return what is in the namespace of the install, and what has its label elsewhere."""
+    label = ("-l", "app.kubernetes.io/instance=moleport")
+    found = [
+        *cluster.list_of(kinds(cluster, namespaced=True), "-n", release.namespace),
+        *cluster.list_of(kinds(cluster, namespaced=True), "-A", *label),
+        *cluster.list_of(kinds(cluster, namespaced=False), *label),
+    ]
+    return {f"{item['kind']} {item['metadata']['name']}" for item in found} - OF_EVERY_NAMESPACE
 
 
-def expected_left(*more: str) -> set[str]:
-    crds = {f"CustomResourceDefinition {name}.moleport.dev" for name in CRDS}
-    return crds | {"PersistentVolumeClaim data-moleport-server-0"} | set(more)
+async def only_left(cluster: Cluster, release: Release, expected: set[str]) -> None:
+    """Hold that nothing else is left, as soon as what was deleted is gone."""
+    left: set[str] = set()
+
+    def is_so() -> bool:
+        nonlocal left
+        left = everything_of(cluster, release)
+        return left <= expected
+
+    try:
+        await cluster.until_async(is_so, "everything is gone", 90)
+    except AssertionError:
+        raise AssertionError(f"left behind: {left - expected}") from None
+    assert left == expected
 
 
 async def test_an_uninstall_with_tokens_leaves_what_the_values_say_and_an_install_adopts_it(
@@ -48,12 +63,7 @@ async def test_an_uninstall_with_tokens_leaves_what_the_values_say_and_an_instal
 
     await asyncio.to_thread(release.uninstall)
 
-    left = await cluster.until_async(
-        lambda: (found := everything_of(cluster, release)) == expected_left() and found,
-        f"nothing but the kept: {everything_of(cluster, release)}",
-        90,
-    )
-    assert left == expected_left()
+    await only_left(cluster, release, CRDS | {"PersistentVolumeClaim data-moleport-server-0"})
     assert "shop" in cluster.kubectl("-n", namespace, "get", "ttok", "-o", "name")
 
     await asyncio.to_thread(release.install, NODE_PORTS)
@@ -79,14 +89,6 @@ async def test_an_uninstall_that_deletes_revokes_every_token_and_leaves_nothing_
 
     await asyncio.to_thread(release.uninstall)
 
-    left = cluster.kubectl("get", "ttok,tpol,ctpol", "-A", "-o", "name").split()
-    assert left == []
-    assert not cluster.secret(namespace, "shop")
-    await cluster.until_async(
-        lambda: (
-            everything_of(cluster, release)
-            == {f"CustomResourceDefinition {name}.moleport.dev" for name in CRDS}
-        ),
-        "nothing but definitions",
-        90,
-    )
+    assert cluster.list_of("ttok,tpol,ctpol", "-A") == []
+    await cluster.until_async(lambda: not cluster.secret(namespace, "shop"), "the Secret is gone")
+    await only_left(cluster, release, CRDS)
