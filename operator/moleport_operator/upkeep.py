@@ -28,8 +28,8 @@ from moleport_operator.server import ListedToken, ServerFacts
 logger = logging.getLogger(__name__)
 
 FACTS_SECONDS: Final = 10.0
-"""A server without a volume comes back empty, under a new id, and its tokens have to be there again within half
-a minute. Each question is one small answer."""
+"""A server without a volume comes back empty, under a new id, and its tokens have to be there again within
+half a minute. Each question is one small answer."""
 UNKNOWN_SECONDS: Final = 5.0
 TELL_OUTAGE_SECONDS: Final = 10.0
 """A restart of the server is shorter; a longer absence is told in every token."""
