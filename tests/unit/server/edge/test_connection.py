@@ -325,6 +325,7 @@ async def test_early_bytes_of_an_upgrade_are_kept_though_reading_is_paused() -> 
 
         connection.data_received(b"early ")
         connection.data_received(b"bytes")
+        assert stream.written == b""
         stream.send(switch)
         connection.data_received(b" and late ones")
 

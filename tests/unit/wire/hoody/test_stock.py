@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers.pair import Reader
 from moleport_wire.errors import RemoteProtocolError
@@ -206,6 +208,27 @@ def test_a_prompt_stream_is_credited_frame_by_frame() -> None:
 
     assert stalled == [(frames.WINDOW, stream.id, (3).to_bytes(4, "big"))]
     assert kit.sent() == [(frames.WINDOW, stream.id, (5).to_bytes(4, "big"))]
+
+
+@pytest.mark.parametrize("is_prompt", [False, True], ids=["new", "old"])
+@given(sizes=st.lists(st.sampled_from([0, 0, 1, 1000, 65_536]), max_size=12))
+def test_credit_of_nothing_is_never_sent(is_prompt: bool, sizes: list[int]) -> None:
+    # Of all that a server can say, this makes a driver of either generation close its session.
+    kit = Kit()
+    stream = kit.mux.open_stock(kit.links[0], kit.reader, b"{}", is_prompt=is_prompt)
+
+    for size in sizes:
+        kit.receive(frames.DATA, stream.id, bytes(size))
+    stream.pause_reading()
+    kit.receive(frames.DATA, stream.id)
+    stream.resume_reading()
+    kit.receive(frames.EOF, stream.id)
+    stream.reset(Code.CANCEL)
+    for size in sizes:
+        kit.receive(frames.DATA, stream.id, bytes(size))
+
+    granted = [payload for kind, _, payload in kit.sent() if kind == frames.WINDOW]
+    assert bytes(4) not in granted
 
 
 def test_a_driver_gets_no_more_at_once_than_it_keeps_before_its_service_answers() -> None:

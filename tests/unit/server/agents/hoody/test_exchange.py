@@ -144,6 +144,17 @@ async def test_a_get_is_one_frame_without_an_end(driver: Driver) -> None:
     assert not driver.exchange.is_open
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_get_or_head_loses_the_length_of_its_empty_body(
+    driver: Driver, method: str
+) -> None:
+    # The service would wait for what the driver does not send.
+    driver.exchange.write(f"{method} / HTTP/1.1\r\nHost: pod\r\nContent-Length: 0\r\n\r\n".encode())
+
+    ((_, payload),) = driver.sent()
+    assert ExchangeOpen.decode(payload).fields == (("host", "pod"),)
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 async def test_everything_but_get_and_head_has_exactly_one_end(driver: Driver, method: str) -> None:
     head = f"{method} / HTTP/1.1\r\nHost: pod\r\nContent-Length: 0\r\n\r\n"
