@@ -4,7 +4,7 @@
 {{- define "moleport.namespacedRights" -}}
 - apiGroups: [moleport.dev]
   resources: [tunneltokens, tunnelpolicies]
-  verbs: [list, watch, patch]
+  verbs: [get, list, watch, patch]
 - apiGroups: [moleport.dev]
   resources: [tunneltokens/status, tunnelpolicies/status]
   verbs: [patch]
@@ -25,7 +25,7 @@
 {{- define "moleport.clusterRights" -}}
 - apiGroups: [moleport.dev]
   resources: [clustertunnelpolicies]
-  verbs: [list, watch, patch]
+  verbs: [get, list, watch, patch]
 - apiGroups: [moleport.dev]
   resources: [clustertunnelpolicies/status]
   verbs: [patch]

@@ -35,6 +35,28 @@ def granted(root: Any) -> set[tuple[str, str, str]]:
     }
 
 
+async def lose_one_of_each_kind(cluster: Any) -> None:
+    """Leave orphans at the server: the operator asks for each by name before it deletes it there."""
+    lost = {"ttok": "lost", "tpol": "lost", "ctpol": f"{cluster.namespace}-lost"}
+    few = {"limits": {"maxTunnelsPerToken": 5}}
+    cluster.apply("TunnelToken", lost["ttok"])
+    cluster.apply(
+        "TunnelPolicy", lost["tpol"], spec=few | {"targetRefs": [{"kind": "TunnelToken"}]}
+    )
+    targets = [{"kind": "Namespace", "name": cluster.namespace}]
+    cluster.apply("ClusterTunnelPolicy", lost["ctpol"], spec=few | {"targetRefs": targets})
+    await cluster.ready(lost["ttok"])
+    for kind in ("tpol", "ctpol"):
+        await cluster.until(
+            lambda kind=kind: cluster.condition(lost[kind], "Enforced", kind)[0] == "True", kind
+        )
+    await cluster.operator.aclose()
+    for kind, name in lost.items():
+        let_go = '{"metadata":{"finalizers":null}}'
+        cluster.kubectl("patch", kind, name, "--type=merge", "-p", let_go)
+        cluster.kubectl("delete", kind, name, "--timeout=20s")
+
+
 async def test_the_operator_has_the_rights_that_it_uses_and_no_others(
     cluster: Any, apiserver: ApiServer, pytestconfig: pytest.Config
 ) -> None:
@@ -46,9 +68,12 @@ async def test_the_operator_has_the_rights_that_it_uses_and_no_others(
         cluster.namespace,
         spec={**everywhere, "limits": {"burst": 5, "requestsPerSecond": 5}},
     )
-    await cluster.start_operator(f"--lease=moleport/{cluster.namespace}", resync=1)
+    lease = f"--lease=moleport/{cluster.namespace}"
+    await cluster.start_operator(lease, resync=1)
     cluster.apply("TunnelToken", "shop")
     await cluster.ready("shop")
+    await lose_one_of_each_kind(cluster)
+    await cluster.start_operator(lease, resync=1)
     # The same again is one Event that counts.
     for is_suspended, wanted in ((True, "Suspended"), (False, "Issued"), (True, "Suspended")):
         cluster.apply("TunnelToken", "shop", spec={"suspend": is_suspended})
