@@ -64,6 +64,11 @@ async def wait_for_streams(client: Double, count: int) -> dict[str, Any]:
     return stats
 
 
+async def read_to_the_end(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    while await reader.read(65_536):
+        pass
+
+
 async def visit(site: Site, path: str) -> Answer:
     async with await Visitor.connect(site.http_port) as visitor:
         return await visitor.get(HOST, path)
@@ -318,11 +323,13 @@ async def test_a_visitor_that_leaves_an_upload_without_credit_frees_its_stream(
 
 
 async def test_a_visitor_that_resets_a_connection_without_credit_frees_its_stream(
-    site: Site, origin: WebOrigin, stack: AsyncExitStack
+    site: Site, stack: AsyncExitStack
 ) -> None:
+    # A service that says nothing: an answer of its own would end the stream before it is looked at.
+    silent = await stack.enter_async_context(RawOrigin(read_to_the_end))
     await site.start_server()
     client = await start_rustunnel(
-        stack, site, f"tcp:127.0.0.1:{origin.port}", options=["--never-grant"]
+        stack, site, f"tcp:127.0.0.1:{silent.port}", options=["--never-grant"]
     )
     await client.wait_event("attached")
     with raw_connection(client.events("registered")[0]["assigned_port"]) as visitor:
