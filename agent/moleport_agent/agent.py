@@ -86,20 +86,29 @@ class Backoff:
     def reset(self) -> None:
         """Start anew, after a success."""
         self.attempt = 0
+        self.pause = 0.0
         self._waited = 0.0
         self._delay = self._first
 
-    def next_delay(self) -> float:
-        """Return how long to wait before the next attempt."""
-        self.attempt += 1
-        if self.attempt == 1:
-            return 0.0
+    def refused(self) -> None:
+        """Stop being eager: who was told no is not let in by asking again at once."""
         if self._waited < EAGER_SECONDS:
-            delay = min(EAGER_DELAY_SECONDS, self._limit) * (0.5 + self._jitter() / 2)
-        else:
-            delay = self._delay * (0.5 + self._jitter() / 2)
-            self._delay = min(self._delay * 2, self._limit)
+            self._waited = EAGER_SECONDS
+            self.pause = self._plan()
+
+    def next_delay(self) -> float:
+        """Return how long to wait before the next attempt, which is `pause` until then."""
+        delay = self.pause
+        self.attempt += 1
         self._waited += delay
+        self.pause = self._plan()
+        return delay
+
+    def _plan(self) -> float:
+        if self._waited < EAGER_SECONDS:
+            return min(EAGER_DELAY_SECONDS, self._limit) * (0.5 + self._jitter() / 2)
+        delay = self._delay * (0.5 + self._jitter() / 2)
+        self._delay = min(self._delay * 2, self._limit)
         return delay
 
 
@@ -148,7 +157,9 @@ class _Agent:
                 if code is not None:
                     self._observe(Disconnected(_explain(error), None))
                     return code
-                self._report_loss(_explain(error), backoff)
+                if _is_refusal(error):
+                    backoff.refused()
+                self._observe(Disconnected(_explain(error), backoff.pause))
                 continue
             except asyncio.CancelledError:
                 await session.aclose("the agent ends")
@@ -164,22 +175,16 @@ class _Agent:
                 return EXIT_REFUSED
             if ending.code not in (None, Code.NONE, Code.IDLE_TIMEOUT):
                 self._session_id = None
-            self._report_loss(ending.reason, backoff)
+            if ending.code == Code.AUTH:
+                backoff.refused()
+            self._observe(Disconnected(ending.reason, backoff.pause))
         return EXIT_OK
-
-    def _report_loss(self, reason: str, backoff: Backoff) -> None:
-        retry = 0.0 if backoff.attempt == 0 else EAGER_DELAY_SECONDS
-        self._observe(Disconnected(reason, retry))
 
     def _exit_code(self, error: BaseException) -> int | None:
         """Give up only at the first login: later, a refused token may be about to rotate."""
-        if self._was_connected:
+        if self._was_connected or not _is_refusal(error):
             return None
-        if isinstance(error, SessionRefused) and error.code == Code.AUTH:
-            return EXIT_NOT_AUTHORISED
-        if isinstance(error, UpgradeRefused) and error.status in (401, 403):
-            return EXIT_NOT_AUTHORISED
-        return None
+        return EXIT_NOT_AUTHORISED
 
     async def _open(self, session: DriverSession, token: Secret) -> None:
         await session.open(
@@ -312,6 +317,13 @@ class _Agent:
             if not working.done():
                 working.cancel()
                 await asyncio.wait({working})
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the server answered, and does not know the token."""
+    if isinstance(error, SessionRefused):
+        return error.code == Code.AUTH
+    return isinstance(error, UpgradeRefused) and error.status in (401, 403)
 
 
 def _explain(error: BaseException) -> str:

@@ -69,6 +69,18 @@ def test_attempts_begin_anew_after_a_success() -> None:
     assert backoff.next_delay() < 0.2
 
 
+def test_whoever_is_refused_is_not_eager() -> None:
+    backoff = Backoff(0.5, 4.0, lambda: 1.0)
+
+    delays = []
+    for _ in range(5):
+        backoff.refused()
+        assert backoff.pause == pytest.approx(backoff.next_delay())
+        delays.append(backoff.pause)
+
+    assert delays == pytest.approx([1.0, 2.0, 4.0, 4.0, 4.0])
+
+
 # Life
 
 
