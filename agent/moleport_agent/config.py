@@ -307,12 +307,18 @@ def write_profile(directory: Path, profile: Profile) -> Path:
 
 
 def is_readable_by_others(path: Path) -> bool:
-    """Whether other users of this machine may read the file; never on Windows, which has ACLs.
+    """Whether other users of this machine may read a file of ours; never on Windows, which has ACLs.
+
+    Somebody else's file, such as a Secret that a kubelet mounts, is as its owner wants it.
 
     Raises:
         OSError: the file cannot be looked at.
     """
-    return os.name == "posix" and bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+    if os.name != "posix":
+        return False
+    status = path.stat()
+    is_ours = status.st_uid == os.geteuid()
+    return is_ours and bool(status.st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
 def _token_reader(holder: Layer | None) -> Callable[[], Secret]:

@@ -239,6 +239,19 @@ def test_a_profile_is_for_its_owner_only(tmp_path: Path) -> None:
     assert not is_readable_by_others(path)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has access lists instead of modes")
+def test_only_a_file_of_ours_is_ours_to_hide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "token"
+    path.write_text("secret")
+    path.chmod(0o644)
+
+    assert is_readable_by_others(path)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    assert not is_readable_by_others(path)
+
+
 def test_keys_of_other_writers_do_not_disturb(tmp_path: Path) -> None:
     (tmp_path / "profile.json").write_text('{"server": "https://a", "written_by": "somebody"}')
 
