@@ -211,14 +211,18 @@ class Release:
         return agent
 
     async def rest(self, method: str, path: str, body: Any = None, *, token: str = "") -> Any:
-        """Call the REST API; as the admin unless a token is given."""
+        """Call the REST API; as the admin unless a token is given.
+
+        A node port leads to a pod a moment after the pod is ready, so a refused connection is tried again.
+        """
         trust = ssl.create_default_context(cafile=str(self.ca_file()))
         headers = {"Authorization": f"Bearer {token or self.admin_token}"}
         url = f"https://127.0.0.1:{API_PORT}{path}"
-        async with (
-            asyncio.timeout(30),
-            aiohttp.ClientSession(headers=headers) as caller,
-            caller.request(method, url, json=body, ssl=trust) as answer,
-        ):
-            assert answer.status < 300, await answer.text()
-            return await answer.json() if answer.status != 204 else None
+        async with asyncio.timeout(30), aiohttp.ClientSession(headers=headers) as caller:
+            while True:
+                try:
+                    async with caller.request(method, url, json=body, ssl=trust) as answer:
+                        assert answer.status < 300, await answer.text()
+                        return await answer.json() if answer.status != 204 else None
+                except aiohttp.ClientConnectorError:
+                    await asyncio.sleep(0.2)
