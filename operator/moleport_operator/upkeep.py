@@ -31,6 +31,8 @@ FACTS_SECONDS: Final = 10.0
 """A server without a volume comes back empty, under a new id, and its tokens have to be there again within
 half a minute. Each question is one small answer."""
 UNKNOWN_SECONDS: Final = 5.0
+GROUP_SECONDS: Final = 5.0
+"""Rounds of a resync come in groups: waking up for each token by itself costs more than its round."""
 TELL_OUTAGE_SECONDS: Final = 10.0
 """A restart of the server is shorter; a longer absence is told in every token."""
 OUTAGE_SPREAD_SECONDS: Final = 30.0
@@ -139,11 +141,14 @@ class Upkeep:
                 logger.warning("resync failed", extra={"error": str(error)})
 
     async def _walk(self, seconds: float) -> None:
-        """Give every resource one round, evenly over a time."""
+        """Give every resource one round, in even groups over a time."""
         keys = [key for kind in KINDS.values() for key in self._cache.keys(kind)]
         began, step = self._clock.monotonic(), seconds / max(1, len(keys))
+        group = min(GROUP_SECONDS, seconds / 20)
         for number, key in enumerate(keys):
-            await asyncio.sleep(began + number * step - self._clock.monotonic())
+            due = began + number * step // group * group
+            if (wait := due - self._clock.monotonic()) > 0:
+                await asyncio.sleep(wait)
             self._queue.add(key)
         await asyncio.sleep(began + seconds - self._clock.monotonic())
 
