@@ -83,12 +83,14 @@ def test_every_make_target_exists() -> None:
     assert named <= targets
 
 
-def test_continuous_integration_runs_the_test_command_of_the_readme_and_nothing_else() -> None:
+def test_continuous_integration_runs_the_test_commands_of_the_readme_and_nothing_else() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     commands = [line for line in script if line and not line.startswith(("#", "set ", "cd "))]
 
-    assert commands == ["make test"]
-    assert "$ make test " in (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert commands == ["make test", "make e2e"]
+    assert "$ make test " in readme
+    assert "`make e2e`" in readme
 
 
 def test_relative_links_lead_somewhere() -> None:
