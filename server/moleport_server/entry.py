@@ -14,6 +14,8 @@ def main() -> NoReturn:
     """Run the command line."""
     try:
         from moleport_server.main import main as run
+
+        run()  # which imports what a command needs when its turn comes
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("moleport_"):
             raise
@@ -22,4 +24,3 @@ def main() -> NoReturn:
             "pip install 'moleport[server]'\n"
         )
         sys.exit(EXIT_NOT_INSTALLED)
-    run()

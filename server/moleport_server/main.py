@@ -8,7 +8,6 @@ import errno
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -84,7 +83,7 @@ _set_option = click.option(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=_EPILOG,
 )
-@click.version_option(metadata.version("moleport"), prog_name="moleport-server")
+@click.version_option(package_name="moleport", prog_name="moleport-server")
 def cli() -> None:
     """The tunnel server of moleport: the public side of services that nobody can reach."""
 
@@ -151,7 +150,9 @@ def dev(
         ).settings
 
         def banner() -> None:
-            for line in development.announcement(settings, profile_dir=profile_dir):
+            from moleport_server.announcement import announcement
+
+            for line in announcement(settings, profile_dir=profile_dir):
                 click.echo(line)
 
         _serve(settings, "move all ports with --port-base N", banner)

@@ -1,10 +1,11 @@
-"""The process around the settings: the only place that reads the environment."""
+"""The process around the settings: the only place that reads the environment.
+
+`platformdirs` is imported where it is used: a server that knows its directories listens sooner without.
+"""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-
-import platformdirs
 
 CONFIG_DIR_VARIABLE = "MOLEPORT_CONFIG_DIR"
 """Where the CLI keeps its profile, if not in the platform's configuration directory."""
@@ -31,9 +32,15 @@ def read_text(path: Path) -> str:
 def profile_directory(environ: Mapping[str, str]) -> Path:
     """Return the directory of the CLI's profile."""
     chosen = environ.get(CONFIG_DIR_VARIABLE)
-    return Path(chosen) if chosen else platformdirs.user_config_path("moleport", appauthor=False)
+    if chosen:
+        return Path(chosen)
+    import platformdirs  # noqa: PLC0415
+
+    return platformdirs.user_config_path("moleport", appauthor=False)
 
 
 def state_directory() -> Path:
     """Return where a development server keeps its data when nobody says where."""
+    import platformdirs  # noqa: PLC0415
+
     return platformdirs.user_state_path("moleport", appauthor=False) / "server"

@@ -42,6 +42,9 @@ API = Endpoint("127.0.0.1", 4041)
 METRICS = Endpoint(ALL_INTERFACES, 9090)
 TCP_PORTS = PortRange(20_000, 20_099)
 
+CA_FILE = "ca.pem"
+"""The certificate of a local authority, in its directory: what clients trust."""
+
 RESERVED_NAMES = (
     "_acme-challenge",
     "abuse",
@@ -172,6 +175,11 @@ class TlsSettings:
     """How often the files are looked at. A look costs one `stat` per file."""
     min_version: Literal["1.2", "1.3"] = "1.2"
     """Oldest TLS version that is spoken; 1.2 because current systems without 1.3 still exist."""
+
+    @property
+    def ca_file(self) -> Path | None:
+        """What clients of the local authority trust; None without one."""
+        return None if self.authority_dir is None else self.authority_dir / CA_FILE
 
     @property
     def is_configured(self) -> bool:

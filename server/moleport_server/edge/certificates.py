@@ -23,6 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from moleport_server.clock import Clock
 from moleport_server.config.profile import write_private
+from moleport_server.config.settings import CA_FILE
 from moleport_server.errors import ConfigError
 
 CA_DAYS = 365
@@ -31,7 +32,6 @@ RENEWAL_DAYS = 30
 """A certificate with less than this left is replaced: a leaf on its next use, an authority at
 start."""
 
-CA_FILE = "ca.pem"
 KEY_FILE = "ca.key"
 LOOPBACK_ADDRESSES = ("127.0.0.1", "::1")
 

@@ -9,13 +9,19 @@ import sys
 sys.modules["cryptography"] = None  # as if it were not installed
 from moleport_server.entry import main
 
-sys.argv = ["moleport-server", "--version"]
+sys.argv = ["moleport-server", "run", *sys.argv[1:]]
 main()
 """
+OFF = [f"--set=listen.{name}=off" for name in ("edge_http", "control", "api", "metrics")]
 
 
 def test_without_the_libraries_of_the_server_the_command_says_what_to_install() -> None:
-    result = subprocess.run([sys.executable, "-c", BLOCKED], text=True, capture_output=True)
+    result = subprocess.run(
+        [sys.executable, "-c", BLOCKED, *OFF],
+        text=True,
+        capture_output=True,
+        env={"MOLEPORT__AUTH__ADMIN_TOKEN": "hunter2"},
+    )
 
     assert result.returncode == 1
     assert result.stderr == (

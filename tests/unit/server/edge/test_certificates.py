@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from moleport_server.config.settings import CA_FILE
 from moleport_server.edge.certificates import (
-    CA_FILE,
     KEY_FILE,
     RENEWAL_DAYS,
     IssuedCertificate,
