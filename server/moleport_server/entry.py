@@ -7,15 +7,18 @@ with the extra `server`. Without them there is nothing to run, and a traceback w
 import sys
 from typing import NoReturn
 
+from moleport_wire.aio.collection import postponed
+
 EXIT_NOT_INSTALLED = 1
 
 
 def main() -> NoReturn:
     """Run the command line."""
     try:
-        from moleport_server.main import main as run
+        with postponed():
+            from moleport_server.main import main as run
 
-        run()  # which imports what a command needs when its turn comes
+            run()  # which imports what a command needs when its turn comes
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("moleport_"):
             raise

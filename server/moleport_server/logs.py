@@ -13,7 +13,6 @@ import time
 from datetime import datetime
 from typing import TextIO
 
-from aiohttp.http_exceptions import HttpProcessingError
 from pythonjsonlogger.json import JsonFormatter
 
 from moleport_server.config.settings import LogSettings
@@ -85,6 +84,9 @@ def _is_ours(record: logging.LogRecord) -> bool:
 
     Strangers could fill the disk with it; they get a 400, and the call is counted.
     """
+    # Whoever logs this has imported it; a server that starts has not, and visitors wait for it.
+    from aiohttp.http_exceptions import HttpProcessingError  # noqa: PLC0415
+
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)
 

@@ -27,7 +27,7 @@ from moleport_server.agents.hoody.login import AgentSessions
 from moleport_server.agents.hoody.session import SessionSettings
 from moleport_server.config.values import Endpoint
 from moleport_server.domain.token import Credential, Grant, Limits, Token
-from moleport_server.edge.front import Front
+from moleport_server.edge.front import Front, RestServer
 from moleport_server.edge.plain_listener import listen
 from moleport_server.listening import bind_listener
 from moleport_wire.hoody import frames, messages
@@ -98,6 +98,7 @@ class AgentRig:
     gate: PreAuthGate
     flow: FlowWatch
     front: Front
+    rest: RestServer
     port: int
 
     def driver(self, **options: Any) -> Driver:
@@ -134,6 +135,7 @@ async def agent_rig(
     registry: dict[str, Any] | None = None,
     gate: PreAuthGate | None = None,
     budget: ReceiveBudget | None = None,
+    is_rest_open: bool = True,
     **settings: Any,
 ) -> AsyncIterator[AgentRig]:
     """Build a registry with a listener for agents; settings are those of `SessionSettings`."""
@@ -165,10 +167,12 @@ async def agent_rig(
         await runner.setup()
         assert runner.server is not None
         doors = {CONNECT_PATH: HoodyDoor(agents)}
-        front = Front(doors, runner.server, gate, head_seconds=limits.first_frame_seconds)
+        front = Front(doors, gate, head_seconds=limits.first_frame_seconds)
+        if is_rest_open:
+            front.open_rest(runner.server)
         server = listen(bind_listener(Endpoint("127.0.0.1", 0)), front.connection)
         port = server.port
-        rig = AgentRig(base, agents, gate, flow, front, port)
+        rig = AgentRig(base, agents, gate, flow, front, runner.server, port)
         await rig.issue(SECRET)
         try:
             yield rig

@@ -115,3 +115,8 @@ class Route:
     """Not in the seed API: errors carry a code."""
     deadline_seconds: float | None = DEADLINE_SECONDS
     """None: the handler keeps its own."""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether its answers go on for as long as somebody watches."""
+        return self.media_type == EVENT_STREAM

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from prometheus_client import CollectorRegistry
 
-from moleport_server.api.routing import EVENT_STREAM, Route
 from moleport_server.metrics.exposition import new_registry
 from moleport_server.metrics.instruments import (
     AgentMetrics,
@@ -18,6 +17,9 @@ from moleport_server.metrics.instruments import (
     RegistryMetrics,
 )
 from moleport_server.metrics.lifecycle import LifecycleCounts
+
+if TYPE_CHECKING:
+    from moleport_server.api.routing import Route  # read later, with the library of the REST API
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class Counting:
         """Count a REST call."""
         self.api.requests.labels(route.path, route.method, str(status)).inc()
         # A stream of events lasts as long as somebody watches, which says nothing about the server.
-        if route.media_type != EVENT_STREAM:
+        if not route.is_stream:
             self.api.duration.labels(route.path).observe(seconds)
 
     def count_login(self, kind: str, result: str) -> None:

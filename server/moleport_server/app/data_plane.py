@@ -35,6 +35,7 @@ from moleport_server.edge.plain_listener import ProxyPreamble
 from moleport_server.edge.tcp import TcpEdge
 from moleport_server.edge.tls import CertificateStore
 from moleport_server.logs import ACCESS_LOGGER
+from moleport_server.registry.enforcement import Enforcement
 from moleport_server.registry.registry import Registry
 from moleport_wire.hoody.window import ReceiveBudget
 
@@ -44,6 +45,8 @@ class DataPlane:
     """Everything that bytes of visitors pass through."""
 
     registry: Registry
+    enforcement: Enforcement
+    """Lets changes of tokens and policies hold for what is live."""
     edge: HttpEdge
     tcp: TcpEdge
     tunnel_listeners: TunnelListeners
@@ -114,6 +117,7 @@ def build_data_plane(
     registry.notices.on_rules_changed = live_rules.rules_changed
     return DataPlane(
         registry=registry,
+        enforcement=Enforcement(registry, doorkeeping.authenticator, foundation.clock),
         edge=edge,
         tcp=tcp,
         tunnel_listeners=tunnel_listeners,

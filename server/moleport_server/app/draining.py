@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from moleport_server.app.data_plane import DataPlane
 from moleport_server.app.listeners import Listeners
 from moleport_server.app.readiness import Readiness
-from moleport_server.app.rest_api import RestApi
 from moleport_server.config.settings import CoreSettings
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ async def drain(
     readiness: Readiness,
     listeners: Listeners,
     data_plane: DataPlane,
-    rest_api: RestApi,
+    end_event_streams: Callable[[], None],
 ) -> None:
     """Finish what is under way until the deadline, and end every session; takes as long as it says."""
     readiness.is_draining = True
@@ -41,7 +41,7 @@ async def drain(
     data_plane.tunnel_listeners.drain()
     data_plane.edge.drain()
     data_plane.tcp.drain()
-    rest_api.end_event_streams()
+    end_event_streams()
     await _finish(data_plane, settings.drain_seconds)
     data_plane.edge.close()
     data_plane.tcp.close_all()

@@ -9,13 +9,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
-from aiohttp import web
-from prometheus_client import CollectorRegistry
-
 from moleport_server.access.admission import PreAuthGate
 from moleport_server.app.data_plane import preamble_of
 from moleport_server.app.doorkeeping import Doorkeeping
-from moleport_server.app.readiness import Readiness
 from moleport_server.config.settings import ServerSettings
 from moleport_server.config.values import Endpoint
 from moleport_server.edge.accepting import Acceptor
@@ -25,7 +21,6 @@ from moleport_server.edge.plain_listener import MakeProtocol, ProxyPreamble, lis
 from moleport_server.edge.redirect import RedirectConnection
 from moleport_server.edge.tls import CertificateStore
 from moleport_server.edge.tls_listener import Arrival, TlsListener
-from moleport_server.health import make_health_app
 from moleport_server.listening import BoundListeners
 from moleport_server.metrics.instruments import EdgeMetrics
 
@@ -69,21 +64,14 @@ class Listeners:
         await self._open_control(front, doorkeeping.strangers)
         await self._open_edge(front, edge, doorkeeping.handshakes)
 
-    async def open_health(self, collectors: CollectorRegistry, readiness: Readiness) -> None:
+    def open_probes(self, make: Callable[[], asyncio.Protocol]) -> None:
         """Open the listener of Prometheus and of probes, if there is one.
 
         Raises:
             OSError: its address could not be listened on.
         """
-        runner = web.AppRunner(
-            make_health_app(collectors, readiness.not_ready_because),
-            access_log=None,
-            handle_signals=False,
-        )
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        endpoint, make = self._settings.listen.metrics, runner.server
-        if endpoint is not None and make is not None:
+        endpoint = self._settings.listen.metrics
+        if endpoint is not None:
             self._listen(endpoint, lambda _: make(), preamble=None)
 
     def stop(self) -> None:

@@ -3,11 +3,16 @@
 Everything is started inside one `AsyncExitStack`, leaves first; the reverse order is the shutdown.
 SIGTERM and SIGINT: not ready any more, accept for a moment longer, tell the agents, finish what is
 under way until the deadline, end with 0. A second signal ends at once.
+
+Visitors and agents wait while a server starts, so what they need comes first. The REST API and the
+probes stand on a library that takes as long to read as all of that together: it is read beside the
+loop while agents come back and visitors are served already.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
@@ -24,11 +29,11 @@ from moleport_server.app.data_plane import DataPlane, build_data_plane, load_cer
 from moleport_server.app.doorkeeping import open_doors
 from moleport_server.app.draining import drain
 from moleport_server.app.foundation import lay_foundation
+from moleport_server.app.front import build_front
 from moleport_server.app.listeners import Listeners
 from moleport_server.app.periodic import every, final_flush
 from moleport_server.app.readiness import Readiness
 from moleport_server.app.readings import make_readings
-from moleport_server.app.rest_api import RestApi, build_rest_api
 from moleport_server.config.settings import ServerSettings
 from moleport_server.edge import live_rules
 from moleport_server.listening import BoundListeners
@@ -83,7 +88,7 @@ async def _serve(
             readiness=running.readiness,
             listeners=running.listeners,
             data_plane=running.data_plane,
-            rest_api=running.rest_api,
+            end_event_streams=running.end_event_streams,
         )
     logger.info("server ended")
     return 0
@@ -112,7 +117,7 @@ class _Running:
     readiness: Readiness
     listeners: Listeners
     data_plane: DataPlane
-    rest_api: RestApi
+    end_event_streams: Callable[[], None]
 
 
 async def _start(
@@ -146,15 +151,14 @@ async def _start(
     probe.start()
     stack.callback(probe.close)
 
-    rest_api = await build_rest_api(settings, ours, foundation, doorkeeping, data_plane, stack)
     await data_plane.registry.restore()
 
     for seconds, work, name in (
         (flow.SWEEP_SECONDS, data_plane.flow.sweep, "sweep stalled streams"),
         (FLUSH_SECONDS, authenticator.flush, "flush token use"),
-        (enforcement.SWEEP_SECONDS, rest_api.enforcement.sweep, "look at tokens"),
+        (enforcement.SWEEP_SECONDS, data_plane.enforcement.sweep, "look at tokens"),
         (live_rules.SILENCE_TICK_SECONDS, data_plane.live_rules.end_silent, "end what is silent"),
-        (enforcement.TICK_SECONDS, rest_api.enforcement.tick, "end what is over"),
+        (enforcement.TICK_SECONDS, data_plane.enforcement.tick, "end what is over"),
     ):
         foundation.background.start(every(seconds, work), name)
     stack.push_async_callback(final_flush, authenticator, foundation.journal)
@@ -162,9 +166,22 @@ async def _start(
     listeners = Listeners(
         settings, bound, certificates=certificates, metrics=counting.edge, stack=stack
     )
-    await listeners.open(rest_api.front, data_plane.edge, doorkeeping)
-    await listeners.open_health(counting.collectors, readiness)
+    front = build_front(settings.limits, foundation, doorkeeping, data_plane, stack)
+    await listeners.open(front, data_plane.edge, doorkeeping)
+
+    for name in ("rest_api", "probes"):
+        await asyncio.to_thread(importlib.import_module, f"moleport_server.app.{name}")
+    from moleport_server.app.probes import build_probes  # noqa: PLC0415 - read just now
+    from moleport_server.app.rest_api import open_rest_api  # noqa: PLC0415 - read just now
+
+    end_event_streams = await open_rest_api(
+        settings, ours, foundation, doorkeeping, data_plane, front, stack
+    )
+    listeners.open_probes(await build_probes(counting.collectors, readiness, stack))
     readiness.is_ready = True
     return _Running(
-        readiness=readiness, listeners=listeners, data_plane=data_plane, rest_api=rest_api
+        readiness=readiness,
+        listeners=listeners,
+        data_plane=data_plane,
+        end_event_streams=end_event_streams,
     )

@@ -2,7 +2,7 @@
 
 It reads one request head. A WebSocket upgrade of a path that has a door goes to the protocol adapter
 behind that door, all else to the REST application together with the connection, which then stays with
-it.
+it. The REST application may open later than the doors: whoever calls it before waits.
 """
 
 from __future__ import annotations
@@ -72,24 +72,29 @@ class Front:
 
     Args:
         doors: by path; one that ends with a slash stands for every path below it.
-        rest: gets everything else.
         gate: bounds connections that have proved nothing yet.
-        head_seconds: how long the head of a request may take.
+        head_seconds: how long the head of a request may take, and how long its caller waits for the
+            REST application to open.
     """
 
-    def __init__(
-        self,
-        doors: Mapping[str, Door],
-        rest: RestServer,
-        gate: Gate,
-        *,
-        head_seconds: float,
-    ) -> None:
+    def __init__(self, doors: Mapping[str, Door], gate: Gate, *, head_seconds: float) -> None:
         self.doors = dict(doors)
-        self.rest = rest
+        self.rest: RestServer | None = None
+        """Gets everything that has no door; None: not open yet."""
         self.gate = gate
         self.head_seconds = head_seconds
         self.connections: set[FrontConnection] = set()
+
+    @property
+    def rest_connections(self) -> int:
+        """How many connections the REST application has."""
+        return 0 if self.rest is None else len(self.rest.connections)
+
+    def open_rest(self, rest: RestServer) -> None:
+        """Serve the REST API from now on, those who wait for it first."""
+        self.rest = rest
+        for connection in list(self.connections):
+            connection.rest_opened()
 
     def connection(
         self,
@@ -111,7 +116,7 @@ class Front:
         return self.doors.get(path) or self.doors.get(path[: path.rfind("/") + 1])
 
     def close(self) -> None:
-        """End connections that have not sent a request yet."""
+        """End connections that have not sent a request yet, or whose turn has not come."""
         for connection in list(self.connections):
             connection.abort()
 
@@ -130,6 +135,8 @@ class FrontConnection(asyncio.Protocol):
         self._head = b""
         self._timer: asyncio.TimerHandle | None = None
         self._is_counted = False
+        self.waits_for_rest = False
+        """Whether its request is known, and the REST application is not open."""
         self._upgraded: _Leaving | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -149,18 +156,31 @@ class FrontConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Collect the head and hand the connection over."""
         self._head += data
+        if self.waits_for_rest:
+            return  # paused: this was on its way already, and is one read at most
         end = self._head.find(b"\r\n\r\n")
         if end < 0:
             if len(self._head) > MAX_HEAD_BYTES:
                 self._refuse(431, "the head of the request is too large")
             return
-        self._cancel_timer()
         target = _upgrade_target(self._head[:end])
         door = None if target is None else self._front.door(target)
-        if door is None:
-            self._hand_to_rest()
-        else:
+        if door is not None:
+            self._cancel_timer()
             self._hand_to_agents(door)
+        elif self._front.rest is not None:
+            self._hand_to_rest(self._front.rest)
+        else:
+            # The timer goes on, and so does the place at the gate: both bound those who wait.
+            self.waits_for_rest = True
+            self._transport.pause_reading()
+
+    def rest_opened(self) -> None:
+        """Go on if this connection waits for the REST application."""
+        if self.waits_for_rest and self._front.rest is not None:
+            self._hand_to_rest(self._front.rest)
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -171,12 +191,13 @@ class FrontConnection(asyncio.Protocol):
         """Drop it."""
         self._transport.abort()
 
-    def _hand_to_rest(self) -> None:
+    def _hand_to_rest(self, rest: RestServer) -> None:
+        self._cancel_timer()
         self._leave()
-        if len(self._front.rest.connections) >= MAX_REST_CONNECTIONS:
+        if len(rest.connections) >= MAX_REST_CONNECTIONS:
             self._refuse(503, "too many connections to the API")
             return
-        protocol = self._front.rest()
+        protocol = rest()
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(self._head)

@@ -6,14 +6,27 @@ every module and class, which shows as pauses of tens of milliseconds.
 """
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 YOUNG_OBJECTS: Final = 20_000
 """New containers before the youngest generation is looked at: some ten MiB at most."""
 
 
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Collect nothing until the process settles: what a start makes stays, and is walked in vain."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def settle() -> None:
-    """Call once, when everything is built and before the first request."""
+    """Call once, when everything is built; takes some tens of milliseconds."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
+    gc.enable()

@@ -116,6 +116,47 @@ async def test_closing_ends_those_who_have_not_asked_for_anything() -> None:
             await visitor.answer()
 
 
+@pytest.mark.parametrize("body", ["", "milk", "m" * 1_000_000], ids=["none", "short", "long"])
+async def test_who_calls_before_the_rest_application_is_open_is_answered_when_it_is(
+    body: str,
+) -> None:
+    async with agent_rig(is_rest_open=False) as rig, Visitor(rig.port) as visitor:
+        head = f"POST /api/x HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+        visitor.send((head + body).encode())
+        await until(lambda: any(c.waits_for_rest for c in rig.front.connections))
+        assert rig.gate.waiting == 1
+        async with rig.driver() as agent:  # the doors are open already
+            await agent.greet()
+
+        rig.front.open_rest(rig.rest)
+
+        assert (await visitor.answer()).body == f"POST /api/x {body}".encode()
+        assert rig.gate.waiting == 0
+
+
+async def test_nobody_waits_for_the_rest_application_longer_than_for_a_head() -> None:
+    async with (
+        agent_rig(is_rest_open=False, first_frame_seconds=0.05) as rig,
+        Visitor(rig.port) as visitor,
+    ):
+        visitor.send(b"GET /api/x HTTP/1.1\r\nHost: a\r\n\r\n")
+
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await visitor.answer()
+        await until(lambda: rig.gate.waiting == 0)
+
+
+async def test_who_left_while_waiting_for_the_rest_application_is_forgotten() -> None:
+    async with agent_rig(is_rest_open=False) as rig:
+        async with Visitor(rig.port) as visitor:
+            visitor.send(b"GET /api/x HTTP/1.1\r\nHost: a\r\n\r\n")
+            await until(lambda: any(c.waits_for_rest for c in rig.front.connections))
+
+        rig.front.open_rest(rig.rest)
+
+        await until(lambda: rig.gate.waiting == 0 and rig.front.rest_connections == 0)
+
+
 class _FullRest:
     connections: list[Any] = [None] * MAX_REST_CONNECTIONS
 
@@ -124,7 +165,8 @@ class _FullRest:
 
 
 async def test_callers_of_the_api_are_bounded() -> None:
-    front = Front({}, _FullRest(), PreAuthGate(), head_seconds=5.0)
+    front = Front({}, PreAuthGate(), head_seconds=5.0)
+    front.open_rest(_FullRest())
     server = await asyncio.get_running_loop().create_server(front.connection, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
@@ -155,6 +197,6 @@ async def test_callers_of_the_api_are_bounded() -> None:
 )
 def test_a_door_stands_for_its_path_or_for_all_below_it(target: str, door: str | None) -> None:
     doors = cast("Any", {"/exact": "one", "/below/": "many"})
-    front = Front(doors, _FullRest(), PreAuthGate(), head_seconds=5.0)
+    front = Front(doors, PreAuthGate(), head_seconds=5.0)
 
     assert cast("Any", front.door(target)) == door

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from moleport_wire.aio.collection import YOUNG_OBJECTS, settle
+from moleport_wire.aio.collection import YOUNG_OBJECTS, postponed, settle
 
 
 @pytest.fixture(autouse=True)
@@ -12,6 +12,21 @@ def _collector_as_before() -> Iterator[None]:
     yield
     gc.set_threshold(*before)
     gc.unfreeze()
+    assert gc.isenabled()
+
+
+def test_a_start_is_not_interrupted_and_settling_ends_it() -> None:
+    with postponed():
+        assert not gc.isenabled()
+        settle()
+        assert gc.isenabled()
+
+
+def test_a_start_that_fails_leaves_the_collector_at_work() -> None:
+    with pytest.raises(ValueError, match="no"), postponed():
+        raise ValueError("no")
+
+    assert gc.isenabled()
 
 
 def test_what_exists_is_not_walked_again_and_cycles_still_go() -> None:
