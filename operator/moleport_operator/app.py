@@ -31,7 +31,8 @@ from moleport_operator.plan.records import ConnectionFacts
 from moleport_operator.policy_reconciler import PolicyReconciler
 from moleport_operator.queue import WorkQueue
 from moleport_operator.resources import CLUSTER_POLICIES, POLICIES, TOKENS, Kind
-from moleport_operator.server import Server, ServerFacts, open_server
+from moleport_operator.server import Server, open_server
+from moleport_operator.server_bodies import ServerFacts
 from moleport_operator.settings import OperatorSettings
 from moleport_operator.token_reconciler import TokenReconciler
 from moleport_operator.upkeep import Upkeep

@@ -164,6 +164,8 @@ class TokenReconciler:
                 seen.token.meta.namespace, seen.token.secret_name
             )
             round_.seen = seen = replace(seen, secret=secret)
+            if (settled := self._settled_as_listed(round_)) is not None:
+                return settled
         if not (seen.token.meta.is_deleting and seen.token.meta.is_forced):
             round_.seen = replace(seen, server=await self._server.get_token(seen.token.meta.uid))
             if seen.facts is _NO_FACTS and not seen.token.meta.is_deleting:
@@ -182,6 +184,21 @@ class TokenReconciler:
                 round_.is_gone = True
                 return Settled("Revoking", "")
         raise AssertionError(f"the plan for {seen.token.meta.uid} does not end")
+
+    def _settled_as_listed(self, round_: _Round) -> Settled | None:
+        """Return how all is well with what the server has just listed; None: look there.
+
+        Nothing is ever done on the strength of a list, so that it does not matter how old it is.
+        """
+        listed = self._server.listed(round_.seen.token.meta.uid)
+        if listed is None or round_.seen.facts is _NO_FACTS:
+            return None
+        seen = replace(round_.seen, server=listed)
+        step = plan_token(seen)
+        if not isinstance(step, Settled):
+            return None
+        round_.seen = seen
+        return step
 
     def _count(self, round_: _Round, step: TokenAction, *, is_done: bool) -> None:
         """Count what became of an action; a rotation is done when the Secret has it."""

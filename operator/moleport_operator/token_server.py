@@ -18,6 +18,13 @@ class TokenServer(Protocol):
         """Return a token with its slots, or None."""
         ...
 
+    def listed(self, token_id: str) -> ServerToken | None:
+        """Return a token as it was listed a few seconds ago, once, or None.
+
+        Enough to see that all is well; whoever finds something to do asks with `get_token` first.
+        """
+        ...
+
     async def put_token(self, token_id: str, wish: TokenWish, etag: str | None) -> ServerToken:
         """Create (no etag) or replace a token.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -23,7 +24,8 @@ from moleport_operator.plan.records import ConnectionFacts, Owner, Usage
 from moleport_operator.plan.token import RETAINED
 from moleport_operator.queue import Key, WorkQueue
 from moleport_operator.resources import CLUSTER_POLICIES, POLICIES, TOKENS, Kind
-from moleport_operator.server import ListedToken, ServerFacts
+from moleport_operator.server_bodies import ListedToken, ServerFacts
+from moleport_operator.walk import Pages, Walk
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +33,14 @@ FACTS_SECONDS: Final = 10.0
 """A server without a volume comes back empty, under a new id, and its tokens have to be there again within
 half a minute. Each question is one small answer."""
 UNKNOWN_SECONDS: Final = 5.0
-GROUP_SECONDS: Final = 5.0
+GROUP_SECONDS: Final = 10.0
 """Rounds of a resync come in groups: waking up for each token by itself costs more than its round."""
 TELL_OUTAGE_SECONDS: Final = 10.0
 """A restart of the server is shorter; a longer absence is told in every token."""
 OUTAGE_SPREAD_SECONDS: Final = 30.0
 
 
-class OwnedObjects(Protocol):
+class OwnedObjects(Pages, Protocol):
     """Calls of the tunnel server about everything that is ours."""
 
     async def facts(self) -> ServerFacts:
@@ -143,13 +145,15 @@ class Upkeep:
     async def _walk(self, seconds: float) -> None:
         """Give every resource one round, in even groups over a time."""
         keys = [key for kind in KINDS.values() for key in self._cache.keys(kind)]
+        walk = Walk(self._server, self._owner_cluster, keys)
         began, step = self._clock.monotonic(), seconds / max(1, len(keys))
         group = min(GROUP_SECONDS, seconds / 20)
-        for number, key in enumerate(keys):
-            due = began + number * step // group * group
-            if (wait := due - self._clock.monotonic()) > 0:
+        sizes = Counter(int(number * step // group) for number in range(len(keys)))
+        for number, size in sizes.items():
+            if (wait := began + number * group - self._clock.monotonic()) > 0:
                 await asyncio.sleep(wait)
-            self._queue.add(key)
+            for key in await walk.group(size):
+                self._queue.add(key)
         await asyncio.sleep(began + seconds - self._clock.monotonic())
 
     async def refresh_usage(self, seconds: float) -> None:

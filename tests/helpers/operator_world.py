@@ -96,6 +96,7 @@ class World:
             ("default", "strangers"): StoredSecret("s-0", 1, {"app": "shop"}, {}, {"token": "hers"})
         }
         self.server: dict[str, StoredToken] = {}
+        self.was_listed: dict[str, ServerToken] = {}
         self.events: list[Transition] = []
         self.calls: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -326,6 +327,13 @@ class World:
             return None if stored is None else self._server_view(stored)
 
         return self.call("get_token", work, is_server=True)
+
+    def listed(self, token_id: str) -> ServerToken | None:
+        return self.was_listed.pop(token_id, None)
+
+    def list_tokens(self) -> None:
+        """Let the operator list what the server has now, for rounds at any later time."""
+        self.was_listed = {uid: self._server_view(stored) for uid, stored in self.server.items()}
 
     def put_token(
         self, token_id: str, wish: TokenWish, etag: str | None

@@ -250,6 +250,35 @@ async def test_refusals_of_every_kind_on_both_sides_heal(rig: OperatorRig) -> No
     assert sorted(await rig.ours()) == sorted(f"shop-{number}" for number in range(4, 12))
 
 
+async def test_a_resync_of_many_asks_the_server_page_by_page_and_mends_what_is_amiss(
+    rig: OperatorRig,
+) -> None:
+    names = [f"shop-{number}" for number in range(120)]
+    for name in names:
+        rig.apply(name, rotation={"overlap": "1s"})
+    await rig.start_operator(resync=2)
+    for name in names:
+        await rig.ready(name, 60)
+    before = {name: rig.secret(name)["token"] for name in names}
+
+    rows = await rig.ours()
+    await rig.site.api("DELETE", f"/api/tokens/{rows['shop-3']['id']}")
+    await rig.site.api("DELETE", f"/api/tokens/{rows['shop-5']['id']}/credentials/1")
+    rig.kube.delete(SECRETS, "shop-7")
+    for name in ("shop-3", "shop-5", "shop-7"):
+        await rig.one_valid_credential(name, 40)
+    assert {name for name in names if rig.secret(name)["token"] != before[name]} == {"shop-7"}
+
+    # All is well again: rounds read Secrets, and lists of the server tell them the rest.
+    await rig.until(lambda: rig.condition("shop-7") == ("True", "Issued"), "shop-7 again")
+    rig.gate.calls.clear()
+    rounds = rig.kube.calls["get/secrets"]
+    await rig.until(lambda: rig.kube.calls["get/secrets"] >= rounds + 360, "three resyncs", 60)
+    own = sum(call.startswith("GET /api/tokens/") for call in rig.gate.calls)
+    assert rig.gate.calls.count("GET /api/tokens") > 30
+    assert own < 120, "most rounds should not ask the server themselves"
+
+
 async def test_a_server_that_is_down_is_asked_by_one_probe_and_everybody_recovers(
     rig: OperatorRig,
 ) -> None:

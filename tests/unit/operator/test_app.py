@@ -7,7 +7,7 @@ from helpers.kube_client import open_client
 from moleport_operator.app import Readiness, cluster_id, connection_facts
 from moleport_operator.breaker import FAILURES_TO_OPEN, Breaker
 from moleport_operator.errors import ConfigError
-from moleport_operator.server import ServerFacts
+from moleport_operator.server_bodies import ServerFacts
 from moleport_operator.settings import OperatorSettings, ServerAccess
 
 ACCESS = ServerAccess(url="http://server", token_file="/nowhere")  # type: ignore[arg-type]

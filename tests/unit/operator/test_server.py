@@ -1,6 +1,6 @@
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,81 @@ async def test_a_new_database_is_noticed(tmp_path: Path) -> None:
             await server.get_token("id")
 
     assert told == [True]
+
+
+def row(name: str, **fields: Any) -> dict[str, Any]:
+    owner = {"cluster": "c", "namespace": "default", "name": name, "uid": name}
+    return {"id": name, "label": name, "etag": '"1"', "owner": owner} | fields
+
+
+async def test_a_token_that_was_just_listed_is_known_once(tmp_path: Path) -> None:
+    double = Double()
+    double.answer = (200, [row("a"), row("b"), row("by-hand", owner=None)])
+    async with server_of(double, tmp_path) as (server, _):
+        rows, after = await server.look_ahead("c", after=None, limit=3)
+        known = [server.listed("a"), server.listed("a")]
+        double.answer = (200, [row("d")])
+        last, end = await server.look_ahead("c", after=after, limit=3)
+
+    assert [found.owner.name for found in rows] == ["a", "b"]
+    assert known[0] is not None
+    assert known[0].wish.label == "a"
+    assert known[1] is None
+    assert ([found.id for found in last], after, end) == (["d"], "by-hand", None)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda server: server.put_token("id", WISH, None),
+        lambda server: server.delete_token("id"),
+        lambda server: server.put_credential("id", 1, "0" * 64, None),
+        lambda server: server.delete_credential("id", 1),
+    ],
+    ids=["put", "delete", "put credential", "delete credential"],
+)
+async def test_a_write_forgets_what_was_listed_also_when_it_fails(
+    write: Callable[[Server], Awaitable[object]], tmp_path: Path
+) -> None:
+    double = Double()
+    async with server_of(double, tmp_path) as (server, _):
+        double.answer = (200, [row("id"), row("other")])
+        await server.look_ahead("c", after=None, limit=2)
+        double.answer = (412, {"error": "changed"})
+        with pytest.raises(Conflict):
+            await write(server)
+        known = server.listed("id"), server.listed("other")
+
+    assert known[0] is None
+    assert known[1] is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(503, {}), (401, {}), (404, {"X-Moleport-Instance": "another"})],
+    ids=["a fault", "a refusal", "another database"],
+)
+async def test_what_was_listed_does_not_outlive_the_server(
+    status: int, headers: dict[str, str], tmp_path: Path
+) -> None:
+    double = Double()
+    async with server_of(double, tmp_path) as (server, _):
+        double.answer, double.headers = (200, [row("id")]), {"X-Moleport-Instance": "one"}
+        await server.look_ahead("c", after=None, limit=1)
+        await server.look_ahead("c", after=None, limit=1)
+        double.answer, double.headers = (status, {}), headers
+        with suppress(ServerUnavailable):
+            await server.get_token("else")
+
+        assert server.listed("id") is None
+
+
+async def test_an_answer_that_is_none_of_the_servers_is_told_as_that(tmp_path: Path) -> None:
+    double = Double()
+    double.answer = (200, {"login": "please"})
+    async with server_of(double, tmp_path) as (server, _):
+        with pytest.raises(ServerUnavailable, match=r"cannot be read.*etag"):
+            await server.get_token("id")
 
 
 async def test_a_policy_carries_its_passwords_as_htpasswd(tmp_path: Path) -> None:

@@ -88,6 +88,46 @@ async def test_a_settled_token_costs_two_reads_and_no_write() -> None:
     assert world.calls == ["read_secret", "get_token"]
 
 
+async def test_a_settled_token_that_was_just_listed_costs_one_read() -> None:
+    world = World()
+    uid = world.create()
+    await world.round(uid)
+    world.calls.clear()
+    world.list_tokens()
+
+    await world.round(uid)
+    await world.round(uid)
+
+    assert world.calls == ["read_secret", "read_secret", "get_token"]
+    assert ready(world, uid) == ("True", "Issued")
+
+
+async def test_nothing_is_done_on_the_strength_of_a_list() -> None:
+    world = World()
+    uid = world.create()
+    await world.round(uid)
+    world.list_tokens()
+    world.edit(uid, annotations={ROTATE_REQUESTED: "now"})
+    world.calls.clear()
+
+    await world.round(uid)
+
+    assert world.calls[:3] == ["read_secret", "get_token", "put_credential"]
+
+
+async def test_a_deletion_looks_at_the_server_itself() -> None:
+    world = World()
+    uid = world.create()
+    await world.round(uid)
+    world.list_tokens()
+    world.delete(uid)
+    world.calls.clear()
+
+    await world.round(uid)
+
+    assert world.calls == ["get_token", "delete_token", "set_finalizer"]
+
+
 async def test_the_secret_of_a_token_carries_what_an_agent_needs() -> None:
     world = World()
     uid = world.create()
@@ -370,6 +410,7 @@ CHANGES = st.sampled_from(
         "lose the secret",
         "edit the secret",
         "lose the database",
+        "list the tokens",
         "delete",
         "create",
     ]
@@ -415,6 +456,9 @@ class Life:
         elif what == "lose the database":
             self.is_clean = False
             world.server = {"theirs": world.server["theirs"]}
+        elif what == "list the tokens":
+            # However old it is when a round takes it.
+            world.list_tokens()
         if uid not in world.tokens:
             return
         if what == "rotate":

@@ -24,7 +24,7 @@ from moleport_operator.plan.token import RETAINED
 from moleport_operator.queue import Key, WorkQueue
 from moleport_operator.resources import POLICIES as OUR_POLICIES
 from moleport_operator.resources import TOKENS as OUR_TOKENS
-from moleport_operator.server import ListedToken, ServerFacts
+from moleport_operator.server_bodies import ListedToken, ServerFacts
 from moleport_operator.upkeep import Upkeep
 
 OURS = "cluster-1"
@@ -39,6 +39,8 @@ class OwnedServer:
         self.policies: list[tuple[str, Owner]] = []
         self.is_down = False
         self.probes = 0
+        self.pages: list[int] = []
+        """Sizes of the pages that were asked for."""
 
     async def facts(self) -> ServerFacts:
         self.probes += 1
@@ -48,6 +50,15 @@ class OwnedServer:
 
     async def list_tokens(self, owner_cluster: str) -> list[ListedToken]:
         return [row for row in self.tokens if row.owner.cluster == owner_cluster]
+
+    async def look_ahead(
+        self, owner_cluster: str, *, after: str | None, limit: int
+    ) -> tuple[list[ListedToken], str | None]:
+        rows = await self.list_tokens(owner_cluster)
+        start = int(after or 0)
+        self.pages.append(limit)
+        is_last = start + limit >= len(rows)
+        return rows[start : start + limit], None if is_last else str(start + limit)
 
     async def delete_token(self, token_id: str) -> None:
         self.tokens = [row for row in self.tokens if row.id != token_id]
@@ -203,6 +214,20 @@ async def test_a_resync_gives_everything_a_round_evenly() -> None:
 
     assert took >= 0.15  # half of them after half of the period, not at once
     assert len(await rig.taken()) == 10
+
+
+async def test_a_resync_lists_the_tokens_of_a_group_just_before_their_rounds() -> None:
+    async with rig_of(KubeApi()) as rig:
+        for number in range(200):
+            rig.cache.put(OUR_TOKENS, body(f"t-{number}"))
+            if number % 2:
+                rig.server.holds(f"t-{number}")
+        async with running(rig.upkeep.resync(0.5)):
+            await until(lambda: rig.queue.depth == 200)
+
+    assert max(rig.server.pages) <= 11
+    assert len(rig.server.pages) <= 11  # 100 rows in groups of ten
+    assert sum(rig.server.pages) >= 100
 
 
 async def test_usage_that_status_does_not_tell_gives_a_round() -> None:
