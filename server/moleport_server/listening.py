@@ -1,13 +1,14 @@
-"""The server's own listeners, bound before anything slow.
+"""The server's listeners, bound before anything slow.
 
 A restarted server reads its libraries and its state for most of a second. Its sockets listen before
 that, so that whoever comes meanwhile waits in the kernel's backlog and is not refused; nobody is served
-before all leases are back.
+before all leases are back. The same holds for the ports of TCP tunnels that the last run gave out.
 """
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Final, Self
 
 from moleport_server.config.values import Endpoint
@@ -71,6 +72,15 @@ class BoundListeners:
             bound.close()
             raise AddressesRefused(refused)
         return bound
+
+    @classmethod
+    def bind_free(cls, endpoints: Iterable[Endpoint]) -> Self:
+        """Bind those addresses that can be; whoever takes another one is told why not."""
+        sockets: dict[Endpoint, socket.socket] = {}
+        for endpoint in endpoints:
+            with suppress(OSError):
+                sockets[endpoint] = bind_listener(endpoint)
+        return cls(sockets)
 
     def take(self, endpoint: Endpoint) -> socket.socket:
         """Return the socket of an address, bound now if it was not; the caller closes it.

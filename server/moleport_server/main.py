@@ -263,11 +263,21 @@ def _serve(
             EXIT_ADDRESS,
             *(f"{text}; {remedy.format(key=f'listen.{name}')}" for name, text in sentences),
         )
+    leased = _listen_on_leased_ports(settings)
     from moleport_server import logs
     from moleport_server.app import server
 
     logs.configure(settings.log)
-    sys.exit(server.run(settings, bound, banner=banner))
+    sys.exit(server.run(settings, bound, leased, banner=banner))
+
+
+def _listen_on_leased_ports(settings: ServerSettings) -> BoundListeners:
+    """Let visitors of the TCP tunnels of the last run wait, too, for what starts now."""
+    from moleport_server.store.directory import DataDirectory
+    from moleport_server.store.leased_ports import leased_ports
+
+    ports = leased_ports(DataDirectory(settings.server.data_dir).state_path)
+    return BoundListeners.bind_free(settings.listen.tcp_endpoint(port) for port in ports)
 
 
 @contextmanager

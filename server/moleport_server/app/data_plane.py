@@ -34,6 +34,7 @@ from moleport_server.edge.live_rules import LiveRules
 from moleport_server.edge.plain_listener import ProxyPreamble
 from moleport_server.edge.tcp import TcpEdge
 from moleport_server.edge.tls import CertificateStore
+from moleport_server.listening import BoundListeners
 from moleport_server.logs import ACCESS_LOGGER
 from moleport_server.registry.enforcement import Enforcement
 from moleport_server.registry.registry import Registry
@@ -62,10 +63,11 @@ def build_data_plane(
     version: str,
     foundation: Foundation,
     doorkeeping: Doorkeeping,
+    leased: BoundListeners,
     stack: AsyncExitStack,
 ) -> DataPlane:
-    """Build registry, edge and agents; nothing is restored and nobody listens yet."""
-    tcp = _build_tcp_edge(settings, foundation)
+    """Build registry, edge and agents; nothing is restored and nobody is served yet."""
+    tcp = _build_tcp_edge(settings, foundation, leased)
     tunnel_listeners = TunnelListeners(tcp)
     registry = Registry(
         registry_settings(settings),
@@ -128,15 +130,18 @@ def build_data_plane(
     )
 
 
-def _build_tcp_edge(settings: ServerSettings, foundation: Foundation) -> TcpEdge:
+def _build_tcp_edge(
+    settings: ServerSettings, foundation: Foundation, leased: BoundListeners
+) -> TcpEdge:
     return TcpEdge(
-        settings.listen.tcp_host or "127.0.0.1",
+        settings.listen.tcp_endpoint,
         metrics=foundation.counting.edge,
         clock=foundation.clock,
         max_connections=settings.limits.edge_connections,
         connections_per_tunnel=settings.limits.connections_per_tunnel,
         preamble=preamble_of(settings, "tcp"),
         descriptors=foundation.descriptors,
+        bind=leased.take,
     )
 
 

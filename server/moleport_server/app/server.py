@@ -52,6 +52,7 @@ FLUSH_SECONDS: Final = 10.0
 def run(
     settings: ServerSettings,
     bound: BoundListeners,
+    leased: BoundListeners,
     *,
     banner: Callable[[], None] | None = None,
 ) -> int:
@@ -60,6 +61,7 @@ def run(
     Args:
         settings: all of them; logging is configured already.
         bound: sockets that listen already; what is missing is bound when its turn comes.
+        leased: the same for ports of TCP tunnels that the last run gave out.
         banner: called once when every listener is ready.
 
     Raises:
@@ -68,16 +70,20 @@ def run(
     """
     keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings, bound, banner))
+        return runner.run(_serve(settings, bound, leased, banner))
 
 
 async def _serve(
-    settings: ServerSettings, bound: BoundListeners, banner: Callable[[], None] | None
+    settings: ServerSettings,
+    bound: BoundListeners,
+    leased: BoundListeners,
+    banner: Callable[[], None] | None,
 ) -> int:
     stop = _stop_on_signals()
     async with AsyncExitStack() as stack:
         stack.callback(bound.close)
-        running = await _start(settings, bound, stack)
+        stack.callback(leased.close)
+        running = await _start(settings, bound, leased, stack)
         settle()
         logger.info("server ready", extra={"version": version("moleport")})
         if banner is not None:
@@ -121,14 +127,17 @@ class _Running:
 
 
 async def _start(
-    settings: ServerSettings, bound: BoundListeners, stack: AsyncExitStack
+    settings: ServerSettings,
+    bound: BoundListeners,
+    leased: BoundListeners,
+    stack: AsyncExitStack,
 ) -> _Running:
     """Build and start everything in order; `stack` takes it down in the reverse one."""
     ours = version("moleport")
     readiness = Readiness()
     foundation = await lay_foundation(settings, ours, stack)
     doorkeeping = await open_doors(settings, foundation, stack)
-    data_plane = build_data_plane(settings, ours, foundation, doorkeeping, stack)
+    data_plane = build_data_plane(settings, ours, foundation, doorkeeping, leased, stack)
     certificates = load_certificates(settings, foundation)
     counting, authenticator = foundation.counting, doorkeeping.authenticator
 
@@ -152,6 +161,7 @@ async def _start(
     stack.callback(probe.close)
 
     await data_plane.registry.restore()
+    leased.close()  # whose lease is no more
 
     for seconds, work, name in (
         (flow.SWEEP_SECONDS, data_plane.flow.sweep, "sweep stalled streams"),

@@ -134,6 +134,10 @@ class ListenSettings:
     """Ports for TCP tunnels, `first-last`; each is open only while a tunnel has it. They have to be
     published with the same numbers."""
 
+    def tcp_endpoint(self, port: int) -> Endpoint:
+        """Return where the TCP tunnel with this port listens."""
+        return Endpoint(self.tcp_host or "127.0.0.1", port)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicSettings:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from moleport_server.access.addresses import is_admitted
@@ -19,7 +21,6 @@ from moleport_server.edge.plain_listener import ProxyPreamble, listen
 from moleport_server.edge.resets import stream_error_reason
 from moleport_server.edge.throttle import throttled
 from moleport_server.errors import NoSession, PortTaken, UpstreamBusy
-from moleport_server.listening import bind_listener
 from moleport_server.registry.live import Tunnel
 from moleport_server.registry.upstream import ByteStream
 from moleport_wire.aio.resets import watch_while_paused
@@ -37,11 +38,22 @@ logger = logging.getLogger(__name__)
 
 
 class TcpEdge:
-    """All TCP tunnels' listeners and connections (the registry's `PortListeners`)."""
+    """All TCP tunnels' listeners and connections (the registry's `PortListeners`).
+
+    Args:
+        endpoint: where the tunnel with a port listens.
+        metrics: counts connections.
+        clock: for durations and holds.
+        max_connections: of all tunnels.
+        connections_per_tunnel: of each.
+        preamble: who sends PROXY headers; None: nobody.
+        descriptors: what connections take their share of.
+        bind: returns a listening socket, which may have been listening already.
+    """
 
     def __init__(
         self,
-        host: str,
+        endpoint: Callable[[int], Endpoint],
         *,
         metrics: EdgeMetrics,
         clock: Clock,
@@ -49,8 +61,10 @@ class TcpEdge:
         connections_per_tunnel: int,
         preamble: ProxyPreamble | None,
         descriptors: DescriptorBudget,
+        bind: Callable[[Endpoint], socket.socket],
     ) -> None:
-        self._host = host
+        self._endpoint = endpoint
+        self._bind = bind
         self._descriptors = descriptors
         self._preamble = preamble
         self._servers: dict[int, Acceptor] = {}
@@ -76,9 +90,9 @@ class TcpEdge:
         container = tunnel.container
         port = tunnel.port if container is None else container.port
         assert port is not None  # noqa: S101 - only TCP tunnels and PULL ports come here
-        host = self._host if container is None else container.host
+        endpoint = self._endpoint(port) if container is None else Endpoint(container.host, port)
         try:
-            sock = bind_listener(Endpoint(host, port))
+            sock = self._bind(endpoint)
         except OSError as error:
             reason = "in use by another program" if error.errno == errno.EADDRINUSE else str(error)
             raise PortTaken(f"port {port} is {reason}") from error

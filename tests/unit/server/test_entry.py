@@ -41,3 +41,17 @@ def test_with_them_the_command_runs(
 
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("moleport-server, version ")
+
+
+def test_visitors_do_not_wait_for_what_they_do_not_need() -> None:
+    read = (
+        "import sys; from moleport_server import entry, main; early = set(sys.modules);"
+        "from moleport_server.app import server, front; print(*early); print(*sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", read], text=True, capture_output=True)
+
+    until_it_listens, until_it_serves = (set(line.split()) for line in result.stdout.splitlines())
+    slow = {"asyncio", "cryptography", "importlib.metadata", "platformdirs", "secrets", "sqlite3"}
+    assert until_it_listens & (slow | {"aiohttp", "aiosqlite", "prometheus_client"}) == set()
+    assert until_it_serves & {"aiohttp", "rich", "yaml"} == set()
+    assert "moleport_server.app.server" in until_it_serves

@@ -66,6 +66,17 @@ def test_what_nobody_took_is_closed(free: Endpoint) -> None:
     bind_listener(free).close()
 
 
+def test_of_addresses_that_may_be_taken_the_free_ones_are_bound(free: Endpoint) -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        other = Endpoint(LOOPBACK, taken.getsockname()[1])
+        bound = BoundListeners.bind_free([other, free])
+
+        with bound.take(free) as listening:
+            assert listening.getsockname() == (LOOPBACK, free.port)
+        with pytest.raises(OSError, match="in use"):
+            bound.take(other)
+
+
 def test_the_module_reads_nothing_slow() -> None:
     source = Path(bind_listener.__code__.co_filename).read_text(encoding="utf-8")
     imported = {
@@ -76,6 +87,7 @@ def test_the_module_reads_nothing_slow() -> None:
         "errno",
         "socket",
         "collections.abc",
+        "contextlib",
         "typing",
         "moleport_server.config.values",
     }

@@ -36,10 +36,12 @@ class RecordingApp(ModuleType):
         self,
         settings: ServerSettings,
         bound: BoundListeners,
+        leased: BoundListeners,
         *,
         banner: Callable[[], None] | None = None,
     ) -> int:
         bound.close()
+        leased.close()
         self.started.append(settings)
         if banner is not None:
             banner()

@@ -1,3 +1,5 @@
+from functools import partial
+
 from prometheus_client import CollectorRegistry
 
 from helpers.captures import make_tunnel
@@ -9,8 +11,10 @@ from moleport_server.agents.flow import FlowWatch
 from moleport_server.app.readings import make_readings
 from moleport_server.capture.record import CaptureIds
 from moleport_server.capture.writer import CaptureWriter, WriterSettings
+from moleport_server.config.values import Endpoint
 from moleport_server.domain.tunnel import TunnelProtocol
 from moleport_server.edge.tcp import TcpEdge
+from moleport_server.listening import bind_listener
 from moleport_server.metrics.instruments import EdgeMetrics
 from moleport_server.registry.claim import Claim
 from moleport_server.store.memory import MemoryCaptureStore
@@ -24,13 +28,14 @@ async def test_every_gauge_reads_the_piece_that_knows_it() -> None:
         gate = PreAuthGate()
         gate.enter("192.0.2.1")
         tcp = TcpEdge(
-            "127.0.0.1",
+            partial(Endpoint, "127.0.0.1"),
             metrics=EdgeMetrics.create(CollectorRegistry()),
             clock=rig.clock,
             max_connections=1,
             connections_per_tunnel=1,
             preamble=None,
             descriptors=DescriptorBudget(1 << 20),
+            bind=bind_listener,
         )
         readings = make_readings(
             registry=rig.registry,

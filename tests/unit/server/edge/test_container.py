@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -13,10 +14,12 @@ from helpers.upstream import ScriptedUpstream
 from helpers.visitor import Visitor
 from helpers.waiting import DEADLINE_SECONDS, until
 from moleport_server.access.descriptors import DescriptorBudget
+from moleport_server.config.values import Endpoint
 from moleport_server.domain.tunnel import ContainerMode, TunnelProtocol
 from moleport_server.edge.container import TunnelListeners
 from moleport_server.edge.tcp import TcpEdge
 from moleport_server.errors import PortTaken
+from moleport_server.listening import bind_listener
 from moleport_server.metrics.instruments import EdgeMetrics
 from moleport_server.registry.claim import Claim
 from moleport_server.registry.container_ports import ContainerClaim, ContainerPortSettings
@@ -30,13 +33,14 @@ GET = b"GET /%b HTTP/1.1\r\nHost: any.name\r\n\r\n"
 async def container_rig() -> AsyncIterator[tuple[EdgeRig, TunnelListeners, Session]]:
     async with edge_rig(registry={"container_ports": PORTS}) as rig:
         tcp = TcpEdge(
-            "127.0.0.1",
+            partial(Endpoint, "127.0.0.1"),
             metrics=EdgeMetrics.create(CollectorRegistry()),
             clock=rig.clock,
             max_connections=10,
             connections_per_tunnel=10,
             preamble=None,
             descriptors=DescriptorBudget(1 << 20),
+            bind=bind_listener,
         )
         tcp.registry = rig.registry
         listeners = TunnelListeners(tcp)

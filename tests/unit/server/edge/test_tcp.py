@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
@@ -17,9 +18,11 @@ from helpers.processes import free_port
 from helpers.visitor import Visitor
 from helpers.waiting import until
 from moleport_server.access.descriptors import DescriptorBudget
+from moleport_server.config import values
 from moleport_server.edge.plain_listener import ProxyPreamble
 from moleport_server.edge.tcp import TcpConnection, TcpEdge
 from moleport_server.errors import PortTaken
+from moleport_server.listening import bind_listener
 from moleport_server.metrics.instruments import EdgeMetrics
 from moleport_server.registry.live import Tunnel
 from moleport_wire.hoody import frames, messages
@@ -71,13 +74,14 @@ async def tcp_rig(
     collector = CollectorRegistry()
     clock = FakeClock()
     edge = TcpEdge(
-        "127.0.0.1",
+        partial(values.Endpoint, "127.0.0.1"),
         metrics=EdgeMetrics.create(collector),
         clock=clock,
         max_connections=max_connections,
         connections_per_tunnel=connections_per_tunnel,
         preamble=preamble,
         descriptors=DescriptorBudget(1 << 20),
+        bind=bind_listener,
     )
     port = free_port()
     settings = {"listeners": edge, "clock": clock, "tcp_ports": (port, port)} | (registry or {})
