@@ -24,6 +24,7 @@ from moleport_operator.resources import (
     read_meta,
     read_policy,
 )
+from moleport_operator.tallies import Tallies
 
 Body = Mapping[str, Any]
 
@@ -37,11 +38,13 @@ class Cache:
         }
         self._metas: dict[Key, Meta] = {}
         """Of tokens, read once per change."""
-        self._policies: dict[Key, TunnelPolicy] = {}
+        self._policies: dict[str, dict[Key, TunnelPolicy]] = {}
+        """By namespace; those of the cluster are in none."""
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._accepted: set[str] = set()
         """Uids of policies that the server has taken since we run."""
         self._quotas = Quotas(self._is_attached)
+        self.tallies = Tallies()
         self._moved: set[Key] = set()
         """Tokens whose place within a quota changed because others came or went."""
 
@@ -59,6 +62,8 @@ class Cache:
         if old is not None and _is_older(meta, old["metadata"]):
             return key, False
         self._bodies[kind.plural][key] = body
+        if kind is TOKENS:
+            self.tallies.put(key, body)
         is_changed = old is None or _matter(old) != _matter(body)
         if is_changed:
             if kind is TOKENS:
@@ -82,7 +87,11 @@ class Cache:
         key = Key(kind.plural, namespace, name)
         body = self._bodies[kind.plural].pop(key, None)
         self._metas.pop(key, None)
-        self._policies.pop(key, None)
+        if (policies := self._policies.get(namespace)) is not None:
+            policies.pop(key, None)
+            if not policies:
+                del self._policies[namespace]
+        self.tallies.remove(key)
         if body is not None:
             self._accepted.discard(body["metadata"]["uid"])
             if kind is TOKENS:
@@ -174,7 +183,7 @@ class Cache:
 
     def policy_keys_for(self, token: Key) -> list[Key]:
         """Return the keys of policies that a token may have, or may have had."""
-        return [key for key in self._policies if key.namespace in {"", token.namespace}]
+        return [key for policies in self._policies_near(token.namespace) for key in policies]
 
     def take_moved(self) -> set[Key]:
         """Return, once, the tokens whose place within a quota changed because of others."""
@@ -182,19 +191,25 @@ class Cache:
         return moved
 
     def _attached(self, token: Meta) -> Iterator[TunnelPolicy]:
-        for policy in self._policies.values():
-            if self._is_attached(policy, token):
-                yield policy
+        for policies in self._policies_near(token.namespace):
+            for policy in policies.values():
+                if self._is_attached(policy, token):
+                    yield policy
+
+    def _policies_near(self, namespace: str) -> list[dict[Key, TunnelPolicy]]:
+        """Return the policies of a namespace, and those of the cluster."""
+        return [self._policies[place] for place in ("", namespace) if place in self._policies]
 
     def _is_attached(self, policy: TunnelPolicy, token: Meta) -> bool:
         return attaches(policy, token, self._namespaces.get(token.namespace, {}))
 
     def _read_policy(self, key: Key, body: Body) -> None:
         try:
-            policy = self._policies[key] = read_policy(body)
+            policy = read_policy(body)
         except InvalidResource:
             # Its own round says so; what it said before stays in force here.
             return
+        self._policies.setdefault(key.namespace, {})[key] = policy
         self._quotas.put_policy(key, policy, self._metas)
 
 

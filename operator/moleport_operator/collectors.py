@@ -7,19 +7,17 @@ deleted; the totals by reason stay complete.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from moleport_operator.breaker import Breaker
-from moleport_operator.cache import Cache
+from moleport_operator.cache import Body, Cache
 from moleport_operator.clock import Clock
 from moleport_operator.metrics import QUEUE
 from moleport_operator.plan.conditions import find_condition
-from moleport_operator.quantities import parse_time, parse_time_or_none
+from moleport_operator.quantities import parse_time
 from moleport_operator.queue import WorkQueue
 from moleport_operator.resources import CLUSTER_POLICIES, POLICIES, TOKENS
 from moleport_operator.watch_life import WatchLife
@@ -140,32 +138,19 @@ class ObjectCollector(Collector):
         )
 
     def _tokens(self) -> Iterator[Metric]:
-        reasons: Counter[str] = Counter()
         ready: _Rows = []
         suspended: _Rows = []
         times: dict[str, _Rows] = {"expirationTime": [], "renewalTime": [], "deletionTimestamp": []}
-        has_all = len(self._cache.keys(TOKENS)) <= self._most_series
-        now = self._clock.now()
-        for body in self._cache.bodies(TOKENS):
+        for body in self._shown():
             meta, status = body["metadata"], body.get("status") or {}
-            condition = find_condition(status, "Ready")
-            reasons[str(condition.get("reason", "Unknown"))] += 1
-            is_ready = condition.get("status") == "True"
-            if not has_all:
-                renewal_at = parse_time_or_none(status.get("renewalTime"))
-                is_late = renewal_at is not None and renewal_at < now
-                is_well = is_ready or condition.get("reason") == "Suspended"
-                if is_well and not is_late and "deletionTimestamp" not in meta:
-                    continue
-                if len(ready) >= self._most_series:
-                    continue
             name = _name(body)
-            ready.append((name, float(is_ready)))
+            ready.append((name, float(find_condition(status, "Ready").get("status") == "True")))
             if (body.get("spec") or {}).get("suspend"):
                 suspended.append((name, 1.0))
             for field, rows in times.items():
                 if at := status.get(field) or meta.get(field):
                     rows.append((name, float(parse_time(at))))
+        reasons = self._cache.tallies.reasons()
         yield _gauge(
             "moleport_operator_tokens",
             "TunnelTokens, by the reason of their readiness.",
@@ -196,8 +181,18 @@ class ObjectCollector(Collector):
             times["deletionTimestamp"],
         )
 
+    def _shown(self) -> Iterator[Body]:
+        """Yield the tokens that have series of their own."""
+        if len(self._cache.keys(TOKENS)) <= self._most_series:
+            yield from self._cache.bodies(TOKENS)
+            return
+        needy = self._cache.tallies.needing_attention(self._clock.now())
+        for key in needy[: self._most_series]:
+            if (body := self._cache.get(key)) is not None:
+                yield body
 
-def _name(body: Mapping[str, Any]) -> tuple[str, str]:
+
+def _name(body: Body) -> tuple[str, str]:
     return body["metadata"].get("namespace", ""), body["metadata"]["name"]
 
 

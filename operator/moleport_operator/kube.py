@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import aiohttp
 import kopf
+import msgspec
 
 from moleport_operator.clock import Clock
 from moleport_operator.errors import (
@@ -237,7 +238,7 @@ class Kube:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ClusterUnavailable(f"API server: {type(error).__name__}: {error}") from error
         if status < 300:
-            found: dict[str, Any] = json.loads(answer)
+            found: dict[str, Any] = msgspec.json.decode(answer)
             return found
         raise _problem(status, f"{method} {path}", answer, retry_after)
 
