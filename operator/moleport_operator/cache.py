@@ -11,6 +11,7 @@ from typing import Any
 
 from moleport_operator.errors import InvalidResource
 from moleport_operator.plan.attachment import attached_policy, attaches
+from moleport_operator.plan.policy import auth_secret_name
 from moleport_operator.plan.records import AttachedPolicy
 from moleport_operator.queue import Key
 from moleport_operator.quotas import Quotas
@@ -43,6 +44,8 @@ class Cache:
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._accepted: set[str] = set()
         """Uids of policies that the server has taken since we run."""
+        self._users: dict[str, bytes] = {}
+        """Marks of the passwords of policies, by uid; of those that had a round since we run."""
         self._quotas = Quotas(self._is_attached)
         self.tallies = Tallies()
         self._moved: set[Key] = set()
@@ -94,6 +97,7 @@ class Cache:
         self.tallies.remove(key)
         if body is not None:
             self._accepted.discard(body["metadata"]["uid"])
+            self._users.pop(body["metadata"]["uid"], None)
             if kind is TOKENS:
                 self._moved |= self._quotas.put_token(key, None)
             else:
@@ -157,6 +161,42 @@ class Cache:
     def forget_accepted(self) -> None:
         """Note that the server may have lost every policy."""
         self._accepted.clear()
+
+    def set_users(self, key: Key, policy_uid: str, mark: bytes) -> bool:
+        """Note the mark of the passwords that the server has for a policy; returns whether that is news.
+
+        A policy that went meanwhile is none.
+        """
+        body = self.get(key)
+        if body is None or body["metadata"]["uid"] != policy_uid:
+            return False
+        is_news = self._users.get(policy_uid) != mark
+        self._users[policy_uid] = mark
+        return is_news
+
+    def password_policies(self, namespace: str) -> list[Key]:
+        """Return the keys of the policies of a namespace that ask for passwords."""
+        policies = self._policies.get(namespace, {})
+        return [key for key, policy in policies.items() if auth_secret_name(policy) is not None]
+
+    def neighbours(self, policy: TunnelPolicy, attached: Iterable[Key]) -> dict[str, bytes | None]:
+        """Return the marks of the passwords of policies that share a token with one, by name.
+
+        Args:
+            policy: the one; it is none of its neighbours.
+            attached: its tokens.
+
+        Returns:
+            Marks as of `set_users`; None for a policy without one yet.
+        """
+        tokens = [self._metas[key] for key in attached if key in self._metas]
+        return {
+            other.meta.name: self._users.get(other.meta.uid)
+            for other in self._policies.get(policy.meta.namespace, {}).values()
+            if other.meta.uid != policy.meta.uid
+            and auth_secret_name(other) is not None
+            and any(self._is_attached(other, token) for token in tokens)
+        }
 
     def policies_of(self, token: Meta) -> tuple[AttachedPolicy, ...]:
         """Return the policies that attach to a token.

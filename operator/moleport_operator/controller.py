@@ -227,7 +227,13 @@ class Controller:
     async def _reconcile_policy(self, key: Key, body: Mapping[str, Any]) -> None:
         policy = read_policy(body)
         attached = self._cache.tokens_of(policy)
-        outcome = await self._policies.reconcile(policy, attached_tokens=len(attached))
+        outcome = await self._policies.reconcile(
+            policy,
+            attached_tokens=len(attached),
+            neighbours=self._cache.neighbours(policy, attached),
+        )
+        if self._cache.set_users(key, policy.meta.uid, outcome.users):
+            self._neighbours_again(key)
         if outcome.is_accepted and self._cache.set_accepted(policy.meta.uid):
             for token in self._awaiting.intersection(attached):
                 self._queue.add(token)
@@ -247,6 +253,13 @@ class Controller:
                 self._queue.add_after(policy, 1.0)
         else:
             self._tokens_again(key.namespace)
+            self._neighbours_again(key)
+
+    def _neighbours_again(self, policy: Key) -> None:
+        """Give the policies a round whose passwords may be at odds with those of another one, or no more."""
+        for key in self._cache.password_policies(policy.namespace):
+            if key != policy:
+                self._queue.add_after(key, 1.0)
 
     def _tokens_again(self, namespace: str) -> None:
         """Give the tokens of a namespace (empty: all) a round."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from moleport_operator.clock import Clock
@@ -16,13 +17,16 @@ from moleport_operator.errors import (
     ServerUnavailable,
 )
 from moleport_operator.plan.policy import (
+    AUTH_CONFLICT,
     PolicyResult,
     PolicyWish,
     ServerPolicy,
     auth_secret_name,
     parse_htpasswd,
+    password_conflict,
     policy_status,
     policy_transition,
+    users_mark,
     wanted_policy,
 )
 from moleport_operator.plan.status import Transition
@@ -58,6 +62,8 @@ class PolicyOutcome:
 
     is_gone: bool = False
     is_accepted: bool = False
+    users: bytes = field(default=b"", repr=False)
+    """The mark of the passwords that the server has for it."""
 
 
 class PolicyReconciler:
@@ -80,8 +86,15 @@ class PolicyReconciler:
         self._clock = clock
         self._owner_cluster = owner_cluster
 
-    async def reconcile(self, policy: TunnelPolicy, *, attached_tokens: int) -> PolicyOutcome:
+    async def reconcile(
+        self, policy: TunnelPolicy, *, attached_tokens: int, neighbours: Mapping[str, bytes | None]
+    ) -> PolicyOutcome:
         """Do everything that is due for a policy, and report it in its status.
+
+        Args:
+            policy: as the cluster has it.
+            attached_tokens: how many tokens have it.
+            neighbours: as of `password_conflict`.
 
         Raises:
             OperatorError: something failed; the status says so where that was possible.
@@ -95,7 +108,7 @@ class PolicyReconciler:
                 version = await self._objects.set_finalizer(kind, policy.meta, is_wanted=True)
                 policy = replace(policy, meta=replace(policy.meta, resource_version=version))
             try:
-                result = await self._put(policy)
+                result, users = await self._put(policy)
             except Conflict:
                 raise
             except OperatorError as error:
@@ -103,10 +116,12 @@ class PolicyReconciler:
                 raise
             if not attached_tokens and result.accepted == "Accepted":
                 result = PolicyResult("TargetNotFound", result.enforced, "no token has it yet")
+            if text := password_conflict(policy, users, neighbours):
+                result = PolicyResult(result.accepted, AUTH_CONFLICT, text)
             await self._report(kind, policy, result, attached_tokens)
-            return PolicyOutcome(is_accepted=True)
+            return PolicyOutcome(is_accepted=True, users=users)
 
-    async def _put(self, policy: TunnelPolicy) -> PolicyResult:
+    async def _put(self, policy: TunnelPolicy) -> tuple[PolicyResult, bytes]:
         users = None
         secret_name = auth_secret_name(policy)
         if secret_name is not None:
@@ -120,8 +135,9 @@ class PolicyReconciler:
         await self._server.put_policy(policy.meta.uid, wish, stored.etag if stored else None)
         if wish.is_auth_unresolved:
             text = f"Secret {secret_name} has no key {AUTH_KEY} with lines of htpasswd (bcrypt)"
-            return PolicyResult("SecretNotFound", "Enforced", f"{text}; HTTP is closed until then")
-        return PolicyResult("Accepted", "Enforced")
+            text = f"{text}; HTTP is closed until then"
+            return PolicyResult("SecretNotFound", "Enforced", text), b""
+        return PolicyResult("Accepted", "Enforced"), users_mark(wish.users)
 
     async def _delete(self, kind: Kind, policy: TunnelPolicy) -> None:
         meta = policy.meta

@@ -6,6 +6,7 @@ to the server as «unresolved», which closes HTTP for its tokens: a policy neve
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from moleport_operator.resources import PortRange, TunnelPolicy
 
 MOST_USERS: Final = 256
 """Lines of a htpasswd that are taken."""
+AUTH_CONFLICT: Final = "AuthConflict"
+"""Reason of Enforced: no visitor could show the passwords of two policies at once."""
 _QUIET: Final = frozenset({"Pending", "TargetNotFound"})
 """Reasons that are no cause for worry."""
 _HTPASSWD: Final = re.compile(r"([^:\s]{1,255}):(\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53})")
@@ -140,6 +143,37 @@ def parse_htpasswd(text: str) -> tuple[tuple[str, str], ...] | None:
     if len(users) != len(found):
         return None
     return tuple(sorted(dict(users).items()))
+
+
+def users_mark(users: tuple[tuple[str, str], ...] | None) -> bytes:
+    """Return what is equal for equal lists of passwords only, and tells nothing of them; nothing for none."""
+    if users is None:
+        return b""
+    return hashlib.sha256("".join(f"{name}:{hashed}\n" for name, hashed in users).encode()).digest()
+
+
+def password_conflict(
+    policy: TunnelPolicy, own: bytes, neighbours: Mapping[str, bytes | None]
+) -> str:
+    """Say which policies ask the same visitors for other passwords; nothing if there is none.
+
+    Two lists cannot be intersected, so the server closes HTTP of the tokens that have both.
+
+    Args:
+        policy: with its status so far.
+        own: mark of its passwords.
+        neighbours: marks of the policies that ask for passwords and share a token with it, by name; None
+            where nobody has looked since the operator started.
+    """
+    if not own:
+        return ""
+    rivals = sorted(name for name, mark in neighbours.items() if mark and mark != own)
+    if rivals:
+        return f"HTTP is closed for tokens that also have {', '.join(rivals)}: other passwords"
+    enforced = find_condition(policy.status, "Enforced")
+    if enforced.get("reason") == AUTH_CONFLICT and None in neighbours.values():
+        return str(enforced.get("message"))  # a restart of ours is no news
+    return ""
 
 
 def policy_status(

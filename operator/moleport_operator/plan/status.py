@@ -184,6 +184,8 @@ def left_out(server: ServerToken) -> str:
             if missing
             else f"only {word} {', '.join(sorted(left)) or 'none'}"
         )
+    if closed := (server.effective.get("http") or {}).get("denied"):
+        parts.append(f"without http, because {closed}")
     return "; ".join(parts)
 
 

@@ -7,6 +7,7 @@ and rights, is in the modules beside this one.
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import os
@@ -26,6 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from helpers.kube_api import EVENTS, POLICIES, SECRETS, TOKENS, Call
 from helpers.operator_rig import OperatorRig
+from moleport_operator.plan.conditions import find_condition
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -315,6 +317,44 @@ async def test_a_server_that_is_down_is_asked_by_one_probe_and_everybody_recover
 
 async def pass_all(_: Any) -> None:
     return None
+
+
+async def test_two_policies_with_different_passwords_say_so_until_one_of_them_goes(
+    rig: OperatorRig,
+) -> None:
+    def enforced(name: str) -> tuple[str, str]:
+        status = (rig.kube.get(POLICIES, name) or {}).get("status") or {}
+        found = find_condition(status, "Enforced")
+        return found.get("status", ""), found.get("reason", "")
+
+    for name in ("ann", "bob"):
+        line = base64.b64encode(f"{name}:$2y$05${'a' * 53}".encode()).decode()
+        rig.kube.create(SECRETS, {"metadata": {"name": name}, "data": {"auth": line}})
+        http = {"auth": {"basic": {"secretRef": {"name": name}}}}
+        spec = {"targetRefs": EVERY_TOKEN, "http": http}
+        rig.kube.create(POLICIES, {"metadata": {"name": name}, "spec": spec})
+    rig.apply("shop")
+    first = await rig.start_operator()
+    for name in ("ann", "bob"):
+        await rig.until(lambda n=name: enforced(n) == ("False", "AuthConflict"), name)  # type: ignore[misc]
+    await rig.until(
+        lambda: rig.condition("shop", "PolicyApplied") == ("True", "Restricted"), "restricted"
+    )
+    assert (await rig.ours())["shop"]["effective"]["http"]["denied"]
+
+    # A restart is no news: nobody is told again.
+    await first.aclose()
+    rig.kube.calls.clear()
+    await rig.start_operator()
+    await rig.until(lambda: rig.kube.calls["get/secrets"] >= 3, "a round of everybody")
+    rig.apply("till")
+    await rig.ready("till")
+
+    rig.kube.delete(POLICIES, "ann")
+    await rig.until(lambda: enforced("bob") == ("True", "Enforced"), "bob alone")
+    told = [event["reason"] for event in rig.kube.bodies(EVENTS)]
+    assert told.count("AuthConflict") == 2
+    no_secret_is_told(rig)
 
 
 async def test_changes_that_come_and_go_make_one_event_with_a_count(rig: OperatorRig) -> None:

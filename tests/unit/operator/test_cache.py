@@ -6,7 +6,13 @@ from helpers.operator_records import body
 from moleport_operator.cache import Cache
 from moleport_operator.errors import InvalidResource
 from moleport_operator.queue import Key
-from moleport_operator.resources import CLUSTER_POLICIES, POLICIES, TOKENS, read_meta
+from moleport_operator.resources import (
+    CLUSTER_POLICIES,
+    POLICIES,
+    TOKENS,
+    read_meta,
+    read_policy,
+)
 
 ALL = {"targetRefs": [{"kind": "TunnelToken"}]}
 
@@ -34,6 +40,44 @@ def test_managed_fields_are_not_kept() -> None:
 
     assert kept is not None
     assert "managedFields" not in kept["metadata"]
+
+
+def asking(name: str, *refs: str, **fields: Any) -> dict[str, Any]:
+    http = {"auth": {"basic": {"secretRef": {"name": "visitors"}}}}
+    spec = {"targetRefs": [{"kind": "TunnelToken", "name": ref} for ref in refs], "http": http}
+    return body(name, spec=spec, **fields)
+
+
+def test_neighbours_are_policies_with_passwords_that_share_a_token() -> None:
+    cache = Cache()
+    for name in ("shop", "till"):
+        cache.put(TOKENS, body(name))
+    keys = {
+        name: cache.put(POLICIES, asking(name, *refs, **fields))[0]
+        for name, refs, fields in (
+            ("own", ["shop"], {}),
+            ("shares", ["shop", "till"], {}),
+            ("elsewhere", ["till"], {}),
+            ("going", ["shop"], {"deletionTimestamp": "2026-01-01T00:00:00Z"}),
+            ("far", ["shop"], {"namespace": "another"}),
+        )
+    }
+    cache.put(POLICIES, body("no-passwords", spec=ALL))
+    own = read_policy(asking("own", "shop"))
+
+    before = cache.neighbours(own, cache.tokens_of(own))
+    news = [cache.set_users(keys["shares"], "uid-shares", mark) for mark in (b"", b"", b"x")]
+    stale = cache.set_users(keys["shares"], "uid-of-one-before", b"y")
+
+    assert before == {"shares": None}
+    assert (news, stale) == ([True, False, True], False)
+    assert cache.neighbours(own, cache.tokens_of(own)) == {"shares": b"x"}
+    assert {key.name for key in cache.password_policies("default")} == {
+        *("own", "shares", "elsewhere", "going")
+    }
+    cache.remove(POLICIES, "default", "shares")
+    assert cache.neighbours(own, cache.tokens_of(own)) == {}
+    assert not cache.set_users(keys["shares"], "uid-shares", b"x")
 
 
 def test_a_full_list_drops_what_it_does_not_have() -> None:

@@ -11,6 +11,7 @@ from moleport_operator.cache import Cache
 from moleport_operator.controller import REJECTED_SECONDS, Controller
 from moleport_operator.errors import Conflict, Denied, Rejected, ServerUnavailable
 from moleport_operator.metrics import Instruments
+from moleport_operator.policy_reconciler import PolicyOutcome
 from moleport_operator.queue import Key, WorkQueue
 from moleport_operator.resources import POLICIES, TOKENS
 from moleport_operator.token_reconciler import TokenOutcome
@@ -29,7 +30,7 @@ class Rig:
         self.breaker = Breaker(self.clock)
         self.registry = CollectorRegistry()
         self.rounds: list[str] = []
-        self.outcome: TokenOutcome | Exception = TokenOutcome(recheck_at=None)
+        self.outcome: TokenOutcome | PolicyOutcome | Exception = TokenOutcome(recheck_at=None)
         self.controller = Controller(
             cache=self.cache,
             queue=self.queue,
@@ -42,7 +43,7 @@ class Rig:
             facts=lambda: FACTS,
         )
 
-    async def reconcile(self, resource: Any, *_: Any, **__: Any) -> TokenOutcome:
+    async def reconcile(self, resource: Any, *_: Any, **__: Any) -> TokenOutcome | PolicyOutcome:
         self.rounds.append(resource.meta.name)
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -155,6 +156,30 @@ async def test_a_policy_gives_its_tokens_a_round() -> None:
 
     keys = {await rig.queue.take() for _ in range(rig.queue.depth)}
     assert keys == {SHOP, Key("tunnelpolicies", "default", "strict")}
+
+
+async def test_passwords_of_a_policy_that_are_news_give_the_others_a_round() -> None:
+    rig = Rig()
+    http = {"auth": {"basic": {"secretRef": {"name": "visitors"}}}}
+    for name in ("own", "theirs"):
+        rig.controller.seen(POLICIES, body(name, spec=ALL | {"http": http}))
+    rig.controller.seen(POLICIES, body("no-passwords", spec=ALL))
+    rig.outcome = PolicyOutcome(is_accepted=True, users=b"mark")
+    await rig.work()
+    rig.rounds.clear()
+
+    rig.clock.advance(2)
+    await rig.work()
+    first = sorted(rig.rounds)
+    rig.rounds.clear()
+    rig.clock.advance(100)
+    await rig.work()
+    rig.controller.removed(POLICIES, "default", "own")
+    rig.clock.advance(2)
+    await rig.work()
+
+    assert first == ["own", "theirs"]
+    assert rig.rounds == ["theirs"]
 
 
 async def test_everything_again_is_spread_over_its_time() -> None:

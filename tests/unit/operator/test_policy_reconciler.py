@@ -48,7 +48,12 @@ class Rig(World):
         self.finalizers.append(is_wanted)
         return "2"
 
-    async def round(self, policy: TunnelPolicy, attached: int = 1) -> None:  # type: ignore[override]  # of a policy
+    async def round(  # type: ignore[override]  # of a policy
+        self,
+        policy: TunnelPolicy,
+        attached: int = 1,
+        neighbours: dict[str, bytes | None] | None = None,
+    ) -> bytes:
         reconciler = PolicyReconciler(
             objects=self,
             secrets=self,
@@ -57,7 +62,10 @@ class Rig(World):
             clock=self.clock,
             owner_cluster=CLUSTER,
         )
-        await reconciler.reconcile(policy, attached_tokens=attached)
+        outcome = await reconciler.reconcile(
+            policy, attached_tokens=attached, neighbours=neighbours or {}
+        )
+        return outcome.users
 
     def reasons(self) -> list[str]:
         conditions = self.statuses[-1]["conditions"]
@@ -99,6 +107,20 @@ async def test_passwords_are_read_from_their_secret() -> None:
     await rig.round(policy(spec=AUTH))
 
     assert rig.wishes["uid-strict"].users == (("ann", HASH),)
+
+
+async def test_other_passwords_of_a_policy_that_shares_a_token_are_a_conflict() -> None:
+    rig = Rig()
+    rig.secrets["default", "visitors"] = StoredSecret("s", 1, {}, {}, {"auth": f"ann:{HASH}"})
+    own = await rig.round(policy(spec=AUTH))
+    assert rig.reasons() == ["Accepted", "Enforced"]
+
+    await rig.round(policy(spec=AUTH), neighbours={"theirs": b"other", "same": own})
+
+    assert rig.reasons() == ["Accepted", "AuthConflict"]
+    assert rig.events[-1].is_warning
+    assert "also have theirs:" in rig.events[-1].message
+    assert HASH not in str(rig.statuses)
 
 
 async def test_what_the_server_refuses_is_told_as_invalid() -> None:

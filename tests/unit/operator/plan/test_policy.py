@@ -7,7 +7,9 @@ from moleport_operator.plan.policy import (
     PolicyResult,
     auth_secret_name,
     parse_htpasswd,
+    password_conflict,
     policy_status,
+    users_mark,
     wanted_policy,
 )
 
@@ -97,12 +99,55 @@ def test_an_htpasswd_is_taken_whole_or_not_at_all(
     assert parse_htpasswd(text) == users
 
 
+ANN, BOB = users_mark((("ann", HASH),)), users_mark((("bob", HASH),))
+TOLD = {"conditions": [{"type": "Enforced", "reason": "AuthConflict", "message": "told before"}]}
+
+
+def test_marks_are_equal_for_equal_passwords_only_and_tell_nothing_of_them() -> None:
+    assert users_mark((("ann", HASH),)) == ANN != BOB
+    assert users_mark(None) == b""
+    assert b"ann" not in ANN
+
+
+@pytest.mark.parametrize(
+    ("own", "neighbours", "status", "expected"),
+    [
+        (ANN, {}, {}, ""),
+        (ANN, {"same": ANN}, {}, ""),
+        (ANN, {"closed": b""}, {}, ""),
+        (b"", {"other": BOB}, {}, ""),
+        (ANN, {"z": BOB, "same": ANN, "b": BOB}, {}, "also have b, z:"),
+        (ANN, {"unseen": None}, {}, ""),
+        (ANN, {"unseen": None}, TOLD, "told before"),
+        (ANN, {"same": ANN}, TOLD, ""),
+    ],
+    ids=[
+        "alone",
+        "the same",
+        "the other unresolved",
+        "itself unresolved",
+        "others",
+        "one that had no round yet",
+        "a restart",
+        "over",
+    ],
+)
+def test_a_conflict_of_passwords_names_the_other_policies(
+    own: bytes, neighbours: dict[str, bytes | None], status: dict[str, object], expected: str
+) -> None:
+    found = password_conflict(policy(status=status), own, neighbours)
+
+    assert expected in found
+    assert bool(found) == bool(expected)
+
+
 @pytest.mark.parametrize(
     ("result", "accepted", "enforced"),
     [
         (PolicyResult("Accepted", "Enforced"), "True", "True"),
         (PolicyResult("Invalid", "Invalid", "no"), "False", "False"),
         (PolicyResult("Accepted", "ServerUnavailable"), "True", "False"),
+        (PolicyResult("Accepted", "AuthConflict"), "True", "False"),
     ],
 )
 def test_the_status_tells_whether_it_is_accepted_and_enforced(

@@ -133,6 +133,13 @@ def test_what_policies_take_from_a_token_is_said_by_name(
     assert left_out(server(effective={"access": access})) == expected
 
 
+def test_a_token_whose_policies_close_http_says_why() -> None:
+    closed = server(effective={"http": {"denied": "its policies ask for different passwords"}})
+
+    assert left_out(closed) == "without http, because its policies ask for different passwords"
+    assert left_out(server(effective={"http": {"denied": None}})) == ""
+
+
 def test_kubectl_get_tells_why_a_name_is_refused() -> None:
     restricted = server(effective={"access": {"protocols": []}})
 
