@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.operator_records import policy, seen, token
 from moleport_operator.errors import ServerUnavailable
+from moleport_operator.plan.policy import wanted_policy
 from moleport_operator.plan.records import Owner, Slot, TokenWish, Usage
+from moleport_operator.plan.token import wanted_token
 from moleport_operator.server_bodies import (
     read_facts,
     read_page,
@@ -18,8 +25,11 @@ from moleport_operator.server_bodies import (
     read_rows,
     read_slot,
     read_token,
+    write_policy,
     write_token,
 )
+
+ROOT = Path(__file__).parents[3]
 
 OWNER = {"cluster": "c", "namespace": "default", "name": "shop", "uid": "u"}
 SLOT = {"revision": 2, "fingerprint": "f", "not_after": "1970-01-01T00:01:00Z", "ends_at": None}
@@ -107,6 +117,145 @@ def test_anything_else_is_no_answer_of_the_server(
 ) -> None:
     with pytest.raises(ServerUnavailable, match="cannot be read"):
         read(content)
+
+
+RULES = {
+    "access.protocols": (["http"], "access.protocols", ["http"]),
+    "access.hostnames": (["a"], "access.hostnames", ["a"]),
+    "access.tcpPorts": ([{"start": 1, "end": 2}], "access.tcp_ports", [{"start": 1, "end": 2}]),
+    "access.agentCIDRs": (["10.0.0.0/8"], "access.agent_cidrs", ["10.0.0.0/8"]),
+    "access.clientCIDRs": (["::/0"], "access.client_cidrs", ["::/0"]),
+    "access.deniedClientCIDRs": (["::1/128"], "access.denied_client_cidrs", ["::1/128"]),
+    "limits.maxTunnelsPerToken": (1, "limits.max_tunnels_per_token", 1),
+    "limits.maxConnectionsPerTunnel": (2, "limits.max_connections_per_tunnel", 2),
+    "limits.requestsPerSecond": (3, "limits.requests_per_second", 3),
+    "limits.burst": (4, "limits.burst", 4),
+    "limits.requestBodyBytes": ("1Mi", "limits.request_body_bytes", 2**20),
+    "limits.bandwidth": ("2k", "limits.bandwidth", 2000),
+    "limits.idleTimeout": ("5m", "limits.idle_timeout", 300),
+    "tokens.maxLifetime": ("24h", "tokens.max_lifetime", 86_400),
+    "tokens.maxTokens": (6, "tokens.max_tokens", 6),
+    "tokens.requireRotation": (True, "tokens.require_rotation", True),
+    "http.requireTLS": (True, "http.require_tls", True),
+    "http.auth.basic.secretRef.name": ("visitors", "http.auth.basic.htpasswd", None),
+}
+"""Every rule of a policy: what a resource says, and where and how the server is told."""
+GRANTS = {
+    "access.protocols": (["tcp"], "access.protocols", ["tcp"]),
+    "access.http.hostnames": (["a"], "access.hostnames", ["a"]),
+    "access.tcp.ports": ([{"start": 7}], "access.tcp_ports", [{"start": 7, "end": 7}]),
+    "access.agentCIDRs": (["10.0.0.0/8"], "access.agent_cidrs", ["10.0.0.0/8"]),
+    "limits.maxTunnels": (1, "limits.max_tunnels", 1),
+    "limits.maxAgents": (2, "limits.max_agents", 2),
+    "limits.maxConnections": (3, "limits.max_connections", 3),
+    "limits.requestsPerSecond": (4, "limits.requests_per_second", 4),
+    "limits.bandwidth": ("1Ki", "limits.bandwidth", 1024),
+    "suspend": (True, "suspended", True),
+}
+"""The same of a token."""
+KEPT_BY_THE_OPERATOR = {
+    *("description", "deletionPolicy", "lifetime"),
+    *("rotation.mode", "rotation.interval", "rotation.overlap"),
+    *("secret.name", "secret.deletionPolicy", "secret.includeConnectionInfo"),
+    *("secret.template.labels", "secret.template.annotations"),
+}
+"""What of a token is about its Secret and its credentials, which the operator makes."""
+
+
+def schema(name: str) -> dict[str, Any]:
+    text = (files("moleport_operator") / "crds" / f"{name}.yaml").read_text(encoding="utf-8")
+    version = yaml.safe_load(text)["spec"]["versions"][0]
+    spec: dict[str, Any] = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    return spec
+
+
+def leaves(node: Mapping[str, Any], path: str = "") -> set[str]:
+    """Return the paths of a schema that hold a value."""
+    if "properties" not in node:
+        return {path}
+    inner = node["properties"].items()
+    return {leaf for name, child in inner for leaf in leaves(child, f"{path}.{name}".strip("."))}
+
+
+def at(path: str, value: Any) -> dict[str, Any]:
+    """Return nested mappings that hold one value."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return dict(value)
+
+
+def as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def look(body: Mapping[str, Any], path: str) -> Any:
+    found: Any = body
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def test_every_field_of_the_resources_has_its_place_here() -> None:
+    assert leaves(schema("tunneltokens")) == {*GRANTS, *KEPT_BY_THE_OPERATOR}
+    assert leaves(schema("tunnelpolicies")) == {*RULES, "targetRefs"}
+    without_passwords = {path for path in RULES if not path.startswith("http.auth")}
+    assert leaves(schema("clustertunnelpolicies")) == {*without_passwords, "targetRefs"}
+
+
+@pytest.mark.parametrize("path", RULES)
+def test_a_rule_of_a_policy_alone_is_told_in_its_place(path: str) -> None:
+    value, place, told = RULES[path]
+    plain = as_json(write_policy(wanted_policy(policy(spec={"targetRefs": []}), "c", None)))
+    ruled = policy(spec={"targetRefs": [], **at(path, value)})
+
+    body = as_json(write_policy(wanted_policy(ruled, "c", None)))
+
+    assert place.rpartition(".")[2] in (look(body, place.rpartition(".")[0]) or {})
+    assert look(body, place) == told
+    others = {other for _, other, _ in RULES.values()} - {place}
+    # A part of a policy that has a rule is there with all of its fields, as the schema fills them in.
+    assert {other for other in others if look(body, other) != look(plain, other)} <= (
+        {"http.require_tls"} if path.startswith("http.auth") else set()
+    )
+
+
+@pytest.mark.parametrize("path", GRANTS)
+def test_a_field_of_a_token_alone_is_told_in_its_place(path: str) -> None:
+    value, place, told = GRANTS[path]
+    spec = {"access": {"protocols": ["http", "tcp"]}}
+    plain = as_json(write_token(wanted_token(seen(token=token(spec=spec)))))
+    head, _, rest = path.partition(".")
+    changed = spec | ({head: spec.get(head, {}) | at(rest, value)} if rest else {head: value})
+
+    body = as_json(write_token(wanted_token(seen(token=token(spec=changed)))))
+
+    assert look(body, place) == told
+    others = {other for _, other, _ in GRANTS.values()} - {place}
+    # Names are of no use to a token without http.
+    expected = {"access.hostnames"} if path == "access.protocols" else set()
+    assert {other for other in others if look(body, other) != look(plain, other)} == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "column"), [(RULES, "P"), (GRANTS, "T")], ids=["policy", "token"]
+)
+def test_every_field_of_the_api_is_documented_with_its_merge_and_its_place(
+    fields: dict[str, tuple[Any, str, Any]], column: str
+) -> None:
+    page = (ROOT / "docs" / "reference" / "tokens-and-policies.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    documented = {
+        name.split(".")[-1]: [cell.strip() for cell in cells[2:5]]
+        for cells in rows
+        if len(cells) == 6
+        for name in re.findall(r"`([a-z_.]+)`", cells[1])
+    }
+
+    for _, place, _ in fields.values():
+        where, merge, enforced = documented[place.split(".")[-1]]
+        assert column in where.split(), place
+        assert merge, place
+        assert enforced, place
 
 
 NAMES = st.none() | st.lists(st.text(), unique=True).map(lambda names: tuple(sorted(names)))
