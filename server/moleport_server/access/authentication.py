@@ -22,10 +22,10 @@ from typing import Final, Literal, NamedTuple, NoReturn, Protocol
 from moleport_server.access.addresses import limit_key
 from moleport_server.access.rate_limits import KeyedLimiter
 from moleport_server.clock import Clock
-from moleport_server.domain.policy import merge, nothing_allowed
+from moleport_server.domain.policy import Policy, merge, nothing_allowed
 from moleport_server.domain.token import ADMIN, Credential, Effective, Principal, Token
 from moleport_server.errors import RateLimited, StoreError, Unauthenticated
-from moleport_server.store.base import PolicyRow, PolicyStore, TokenStore
+from moleport_server.store.base import PolicyStore, TokenStore
 
 BELIEVED_SECONDS: Final = 5.0
 """How long a successful look-up stands for the next ones."""
@@ -57,12 +57,12 @@ class _Known(NamedTuple):
     """Monotonic seconds."""
 
 
-def merge_rows(token: Token, rows: Iterable[PolicyRow]) -> Effective:
+def merge_named(token: Token, policies: Iterable[Policy]) -> Effective:
     """Return what holds for a token, given the policies that the store has of those it names.
 
     The store lets no token name a missing one; should one slip through, nothing is allowed.
     """
-    known = {row.policy.id: row.policy for row in rows}
+    known = {policy.id: policy for policy in policies}
     return merge(token, [known.get(name) or nothing_allowed(name) for name in token.policy_ids])
 
 
@@ -193,8 +193,7 @@ class Authenticator:
     async def _merge(self, token: Token) -> Effective | None:
         if not token.policy_ids:
             return None
-        rows = await self._store.list_policies(ids=token.policy_ids)
-        return merge_rows(token, rows)
+        return merge_named(token, await self._store.find_policies(token.policy_ids))
 
     def forget(self, token_id: str) -> None:
         """Drop what is remembered of a token; call it after each change of the token.

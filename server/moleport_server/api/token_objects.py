@@ -12,7 +12,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct, field
 
 from moleport_server.access.audit import AuditLog
-from moleport_server.access.authentication import merge_rows
+from moleport_server.access.authentication import merge_named
 from moleport_server.api.grants import (
     MAX_ENTRIES,
     EffectiveView,
@@ -32,10 +32,11 @@ from moleport_server.api.routing import Access, Call, NoQuery, Reply, Route
 from moleport_server.api.shapes import Count, Timestamp, TokenView
 from moleport_server.api.timestamps import rfc3339, rfc3339_or_none
 from moleport_server.clock import Clock
+from moleport_server.domain.policy import Policy
 from moleport_server.domain.token import Credential, Effective, Owner, Token
 from moleport_server.errors import ConflictError, InvalidRequest, NotFoundError
 from moleport_server.registry.enforcement import Announced
-from moleport_server.store.base import PolicyRow, TokenRow
+from moleport_server.store.base import TokenRow
 
 FINGERPRINT_CHARACTERS: Final = 16
 MAX_REVISION: Final = (1 << 31) - 1
@@ -126,15 +127,15 @@ class TokenObjects:
     async def full(self, rows: list[TokenRow]) -> list[TokenObject]:
         """Return everything about tokens."""
         named = {name for row in rows for name in row.token.policy_ids}
-        policies = await self._store.list_policies(ids=named) if named else []
+        policies = await self._store.find_policies(named) if named else []
         usage = self._usage()
         return [self._full(row, policies, usage) for row in rows]
 
     def _full(
-        self, row: TokenRow, policies: list[PolicyRow], usage: dict[str, UsageView]
+        self, row: TokenRow, policies: list[Policy], usage: dict[str, UsageView]
     ) -> TokenObject:
         token = row.token
-        effective = merge_rows(token, policies)
+        effective = merge_named(token, policies)
         return TokenObject(
             id=token.id,
             token_hash=_newest(row, token, effective, self._clock.now()),

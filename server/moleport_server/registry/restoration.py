@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from moleport_server.access.authentication import merge_rows
+from moleport_server.access.authentication import merge_named
 from moleport_server.clock import Clock
 from moleport_server.domain.token import Principal
 from moleport_server.errors import PortTaken
@@ -83,11 +83,11 @@ class Restoration:
 
     async def _owners(self, leases: list[Lease]) -> dict[str, Principal]:
         """Return what the owners of leases may do today, by token id."""
-        policies = await self._store.list_policies()
+        policies = [row.policy for row in await self._store.list_policies()]
         owners: dict[str, Principal] = {}
         for token_id in {lease.token_id for lease in leases if lease.token_id is not None}:
             row = await self._store.get_token(token_id)
             if row is not None:
-                merged = merge_rows(row.token, policies)
+                merged = merge_named(row.token, policies)
                 owners[token_id] = Principal(token=row.token, merged=merged)
         return owners

@@ -127,6 +127,13 @@ class PolicyStore(Protocol):
         """Replace a policy if it still has this version; False: it changed meanwhile, or is gone."""
         ...
 
+    async def find_policies(self, ids: Collection[str]) -> list[Policy]:
+        """Return those policies of some ids that exist, without counting who names them.
+
+        Every login and every view of a token asks this; what it costs must not grow with other tokens.
+        """
+        ...
+
     async def list_policies(
         self, *, ids: Collection[str] | None = None, owner_cluster: str | None = None
     ) -> list[PolicyRow]:

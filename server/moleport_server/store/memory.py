@@ -154,6 +154,10 @@ class MemoryStateStore:
         self._policies[policy.id] = replace(policy, version=version + 1)
         return True
 
+    async def find_policies(self, ids: Collection[str]) -> list[Policy]:
+        """See `PolicyStore.find_policies`."""
+        return [policy for policy_id, policy in sorted(self._policies.items()) if policy_id in ids]
+
     async def list_policies(
         self, *, ids: Collection[str] | None = None, owner_cluster: str | None = None
     ) -> list[PolicyRow]:

@@ -17,7 +17,7 @@ from moleport_server.domain.policy import Policy
 from moleport_server.domain.token import Credential, Grant, Limits, Owner, Token
 from moleport_server.domain.tunnel import BasicCredential, IPNetwork, TunnelProtocol
 from moleport_server.errors import StoreCorrupt
-from moleport_server.store.base import PolicyRow, TokenRow
+from moleport_server.store.base import TokenRow
 
 
 class _GrantRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,8 +133,8 @@ def policy_columns(policy: Policy) -> dict[str, str | int | None]:
     }
 
 
-def read_policy_row(row: sqlite3.Row) -> PolicyRow:
-    """Return the policy of a row that has all columns of `policies` and `attached_tokens`.
+def read_policy(row: sqlite3.Row) -> Policy:
+    """Return the policy of a row that has all columns of `policies`.
 
     Raises:
         StoreCorrupt: its body cannot be read.
@@ -142,7 +142,7 @@ def read_policy_row(row: sqlite3.Row) -> PolicyRow:
     what = f"policy {row['id']}"
     record = _decode(row["body"], _PolicyRecord, what)
     users = record.basic_auth
-    policy = Policy(
+    return Policy(
         id=row["id"],
         owner=_read_owner(row),
         protocols=record.protocols,
@@ -162,7 +162,6 @@ def read_policy_row(row: sqlite3.Row) -> PolicyRow:
         is_auth_unresolved=record.is_auth_unresolved,
         version=row["version"],
     )
-    return PolicyRow(policy=policy, attached_tokens=row["attached_tokens"])
 
 
 def token_columns(token: Token) -> dict[str, str | float | bool | None]:

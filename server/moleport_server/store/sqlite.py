@@ -32,7 +32,7 @@ from moleport_server.store.database import Database
 from moleport_server.store.records import (
     policy_columns,
     read_credential,
-    read_policy_row,
+    read_policy,
     read_token,
     read_token_rows,
     token_columns,
@@ -203,6 +203,12 @@ class SqliteStateStore:
             )
         return cursor.rowcount > 0
 
+    async def find_policies(self, ids: Collection[str]) -> list[Policy]:
+        """See `PolicyStore.find_policies`."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute_fetchall(sql.FIND_POLICIES, [json.dumps(list(ids))])
+        return [read_policy(row) for row in rows]
+
     async def list_policies(
         self, *, ids: Collection[str] | None = None, owner_cluster: str | None = None
     ) -> list[PolicyRow]:
@@ -212,7 +218,10 @@ class SqliteStateStore:
             rows = await connection.execute_fetchall(
                 sql.LIST_POLICIES, {"ids": chosen, "owner_cluster": owner_cluster}
             )
-        return [read_policy_row(row) for row in rows]
+        return [
+            PolicyRow(policy=read_policy(row), attached_tokens=row["attached_tokens"])
+            for row in rows
+        ]
 
     async def delete_policy(self, policy_id: str) -> bool:
         """See `PolicyStore.delete_policy`."""

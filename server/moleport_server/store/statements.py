@@ -42,6 +42,9 @@ UPDATE_POLICIES = """
         owner_name = :owner_name, owner_uid = :owner_uid, body = :body, version = version + 1
     WHERE id = :id AND version = :version
 """
+FIND_POLICIES = """
+    SELECT * FROM policies WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
+"""
 LIST_POLICIES = """
     WITH attached AS (
         SELECT value AS id, COUNT(*) AS count FROM tokens, json_each(tokens.policy_ids)

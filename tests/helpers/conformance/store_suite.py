@@ -439,6 +439,10 @@ class StateStoreSuite:
         assert await found(ids=["policy-3", "policy-9", "policy-1"]) == ["policy-1", "policy-3"]
         assert await found(ids=()) == []
         assert await found(owner_cluster="cluster-2") == ["policy-2"]
+        wanted = await store.find_policies(["policy-3", "policy-9", "policy-1"])
+        assert wanted == [row.policy for row in await store.list_policies() if row.policy in wanted]
+        assert [policy.id for policy in wanted] == ["policy-1", "policy-3"]
+        assert await store.find_policies([]) == []
 
     async def test_a_policy_is_created_once_and_replaced_at_its_version(
         self, store: StateStore
