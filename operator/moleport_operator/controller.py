@@ -234,6 +234,10 @@ class Controller:
         )
         if self._cache.set_users(key, policy.meta.uid, outcome.users):
             self._neighbours_again(key)
+        if outcome.is_changed:
+            # Their rounds may have been quicker than this one, and told what held before.
+            for token in attached:
+                self._queue.add(token)
         if outcome.is_accepted and self._cache.set_accepted(policy.meta.uid):
             for token in self._awaiting.intersection(attached):
                 self._queue.add(token)

@@ -62,6 +62,8 @@ class PolicyOutcome:
 
     is_gone: bool = False
     is_accepted: bool = False
+    is_changed: bool = False
+    """The server had it already, and in another form: what holds for its tokens is another now."""
     users: bytes = field(default=b"", repr=False)
     """The mark of the passwords that the server has for it."""
 
@@ -108,7 +110,7 @@ class PolicyReconciler:
                 version = await self._objects.set_finalizer(kind, policy.meta, is_wanted=True)
                 policy = replace(policy, meta=replace(policy.meta, resource_version=version))
             try:
-                result, users = await self._put(policy)
+                result, outcome = await self._put(policy)
             except Conflict:
                 raise
             except OperatorError as error:
@@ -116,12 +118,12 @@ class PolicyReconciler:
                 raise
             if not attached_tokens and result.accepted == "Accepted":
                 result = PolicyResult("TargetNotFound", result.enforced, "no token has it yet")
-            if text := password_conflict(policy, users, neighbours):
+            if text := password_conflict(policy, outcome.users, neighbours):
                 result = PolicyResult(result.accepted, AUTH_CONFLICT, text)
             await self._report(kind, policy, result, attached_tokens)
-            return PolicyOutcome(is_accepted=True, users=users)
+            return outcome
 
-    async def _put(self, policy: TunnelPolicy) -> tuple[PolicyResult, bytes]:
+    async def _put(self, policy: TunnelPolicy) -> tuple[PolicyResult, PolicyOutcome]:
         users = None
         secret_name = auth_secret_name(policy)
         if secret_name is not None:
@@ -132,12 +134,18 @@ class PolicyReconciler:
         wish = wanted_policy(policy, self._owner_cluster, users)
         stored = await self._server.get_policy(policy.meta.uid)
         # Always: the server shows no passwords, and putting what is there changes nothing.
-        await self._server.put_policy(policy.meta.uid, wish, stored.etag if stored else None)
+        etag = stored.etag if stored else None
+        put = await self._server.put_policy(policy.meta.uid, wish, etag)
+        outcome = PolicyOutcome(
+            is_accepted=True,
+            is_changed=etag is not None and put.etag != etag,
+            users=users_mark(wish.users),
+        )
         if wish.is_auth_unresolved:
             text = f"Secret {secret_name} has no key {AUTH_KEY} with lines of htpasswd (bcrypt)"
             text = f"{text}; HTTP is closed until then"
-            return PolicyResult("SecretNotFound", "Enforced", text), b""
-        return PolicyResult("Accepted", "Enforced"), users_mark(wish.users)
+            return PolicyResult("SecretNotFound", "Enforced", text), outcome
+        return PolicyResult("Accepted", "Enforced"), outcome
 
     async def _delete(self, kind: Kind, policy: TunnelPolicy) -> None:
         meta = policy.meta

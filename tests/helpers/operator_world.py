@@ -96,6 +96,8 @@ class World:
             ("default", "strangers"): StoredSecret("s-0", 1, {"app": "shop"}, {}, {"token": "hers"})
         }
         self.server: dict[str, StoredToken] = {}
+        self.effective: dict[str, Any] = {}
+        """What the merge of a token with its policies leaves, of every token."""
         self.was_listed: dict[str, ServerToken] = {}
         self.events: list[Transition] = []
         self.calls: list[str] = []
@@ -382,4 +384,9 @@ class World:
             Slot(revision=number, fingerprint=fingerprint(slot.sha256), not_after=slot.not_after)
             for number, slot in sorted(stored.slots.items())
         )
-        return ServerToken(etag=str(stored.version), wish=stored.wish, slots=tuple(slots))
+        return ServerToken(
+            etag=str(stored.version),
+            wish=stored.wish,
+            slots=tuple(slots),
+            effective=self.effective,
+        )

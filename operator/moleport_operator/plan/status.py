@@ -13,7 +13,8 @@ from typing import Any, Final
 from moleport_operator.credentials import fingerprint
 from moleport_operator.errors import InvalidResource
 from moleport_operator.plan.conditions import Condition, Status, find_condition, merge_conditions
-from moleport_operator.plan.records import Seen, ServerToken, Settled, Usage
+from moleport_operator.plan.effective import left_out
+from moleport_operator.plan.records import Seen, Settled, Usage
 from moleport_operator.plan.secret import Held, read_held
 from moleport_operator.plan.timing import schedule
 from moleport_operator.quantities import format_time, format_time_or_none, parse_time_or_none
@@ -158,35 +159,10 @@ def _policy_applied(seen: Seen, outcome: Settled) -> Condition:
             "PolicyNotAccepted",
             f"the server does not have {', '.join(waiting)} yet",
         )
-    if seen.server is not None and (less := left_out(seen.server)):
+    if seen.server is not None and (less := left_out(seen.server, seen.facts.domains)):
         message = f"less than asked for, by {names}: {less}"
         return Condition("PolicyApplied", "True", "Restricted", message)
     return Condition("PolicyApplied", "True", "Applied", names)
-
-
-def left_out(server: ServerToken) -> str:
-    """Say what the effective rule takes from what the token asks for; nothing when it takes nothing."""
-    wish, access = server.wish, server.effective.get("access") or {}
-    asked = {
-        "protocols": wish.protocols,
-        "hostnames": wish.hostnames,
-        "agent_cidrs": wish.agent_cidrs,
-    }
-    parts = []
-    for name, values in asked.items():
-        left = access.get(name)
-        if left is None or (values is not None and set(left) == set(values)):
-            continue
-        missing = sorted(set(values or ()) - set(left))
-        word = name.replace("agent_cidrs", "agent networks")
-        parts.append(
-            f"without {word} {', '.join(missing)}"
-            if missing
-            else f"only {word} {', '.join(sorted(left)) or 'none'}"
-        )
-    if closed := (server.effective.get("http") or {}).get("denied"):
-        parts.append(f"without http, because {closed}")
-    return "; ".join(parts)
 
 
 def _renewal_at(seen: Seen, held: Held) -> int | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from moleport_operator.credentials import fingerprint
+from moleport_operator.plan.effective import leaves_nothing, left_out
 from moleport_operator.plan.records import (
     AddFinalizer,
     ClaimSecret,
@@ -148,10 +149,14 @@ def _plan_credential(
     if has_ended:
         return Settled("Expired", "the credential has ended and rotation is disabled")
     due = (renewal_at, end, held.previous_until)
+    recheck_at = min((at for at in due if at is not None and at > seen.now), default=None)
+    if leaves_nothing(server):
+        names = ", ".join(sorted(policy.name for policy in seen.policies))
+        less = left_out(server, seen.facts.domains)
+        # The credential stays, so that another policy is enough to make it work.
+        return Settled("DeniedByPolicy", f"nothing of it is left by {names}: {less}", recheck_at)
     return Settled(
-        "Issued",
-        f"revision {held.revision} is in Secret {seen.token.secret_name}",
-        min((at for at in due if at is not None and at > seen.now), default=None),
+        "Issued", f"revision {held.revision} is in Secret {seen.token.secret_name}", recheck_at
     )
 
 

@@ -357,6 +357,38 @@ async def test_two_policies_with_different_passwords_say_so_until_one_of_them_go
     no_secret_is_told(rig)
 
 
+async def test_an_edit_of_a_policy_is_told_in_its_tokens_also_by_a_slow_server(
+    rig: OperatorRig,
+) -> None:
+    async def slow(call: str) -> None:
+        if call.startswith("PUT /api/policies/"):
+            await asyncio.sleep(0.5)  # the rounds of the tokens are over by then
+
+    def bound(*hostnames: str) -> dict[str, Any]:
+        return {"targetRefs": EVERY_TOKEN, "access": {"hostnames": list(hostnames)}}
+
+    rig.gate.before = slow
+    rig.kube.create(POLICIES, {"metadata": {"name": "bounds"}, "spec": bound("shop", "till")})
+    rig.apply("shop", access={"http": {"hostnames": ["shop", "till"]}})
+    await rig.start_operator()
+    await rig.ready("shop")
+    assert rig.condition("shop", "PolicyApplied") == ("True", "Applied")
+
+    rig.kube.edit(POLICIES, "bounds", spec=bound("till"))
+    await rig.until(
+        lambda: rig.condition("shop", "PolicyApplied") == ("True", "Restricted"), "restricted"
+    )
+    rig.kube.edit(POLICIES, "bounds", spec=bound("elsewhere"))
+    await rig.until(lambda: rig.condition("shop") == ("False", "DeniedByPolicy"), "nothing left")
+    rig.kube.edit(POLICIES, "bounds", spec=bound("shop", "till"))
+    await rig.ready("shop")
+
+    await rig.until(
+        lambda: rig.condition("shop", "PolicyApplied") == ("True", "Applied"), "all of it"
+    )
+    await rig.one_valid_credential("shop")
+
+
 async def test_changes_that_come_and_go_make_one_event_with_a_count(rig: OperatorRig) -> None:
     await rig.start_operator()
     rig.apply("shop")

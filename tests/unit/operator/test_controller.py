@@ -182,6 +182,24 @@ async def test_passwords_of_a_policy_that_are_news_give_the_others_a_round() -> 
     assert rig.rounds == ["theirs"]
 
 
+async def test_a_policy_that_is_another_one_at_the_server_gives_its_tokens_a_round() -> None:
+    rig = Rig()
+    rig.cache.put(TOKENS, body())
+    rig.cache.put(TOKENS, body("elsewhere", namespace="another"))
+    policy, _ = rig.cache.put(POLICIES, body("strict", spec=ALL))
+    rig.outcome = PolicyOutcome(is_accepted=True)
+    rig.queue.add(policy)
+    await rig.work()
+    same = list(rig.rounds)
+
+    rig.outcome = PolicyOutcome(is_accepted=True, is_changed=True)
+    await rig.controller._round(policy)
+    keys = {await rig.queue.take() for _ in range(rig.queue.depth)}
+
+    assert same == ["strict"]
+    assert keys == {SHOP}
+
+
 async def test_everything_again_is_spread_over_its_time() -> None:
     rig = Rig()
     for number in range(10):

@@ -8,7 +8,7 @@ from helpers.operator_world import CLUSTER, StoredSecret, World
 from moleport_operator.errors import Conflict, Rejected
 from moleport_operator.plan.policy import PolicyWish, ServerPolicy
 from moleport_operator.plan.records import Owner
-from moleport_operator.policy_reconciler import PolicyReconciler, kind_of
+from moleport_operator.policy_reconciler import PolicyOutcome, PolicyReconciler, kind_of
 from moleport_operator.resources import FORCE_DELETE, Kind, Meta, TunnelPolicy, read_policy
 
 HASH = "$2y$05$" + "a" * 53
@@ -27,13 +27,13 @@ class Rig(World):
 
     async def get_policy(self, policy_id: str) -> ServerPolicy | None:
         wish = self.wishes.get(policy_id)
-        return None if wish is None else ServerPolicy(etag="1", owner=wish.owner)
+        return None if wish is None else ServerPolicy(etag=str(hash(wish)), owner=wish.owner)
 
     async def put_policy(self, policy_id: str, wish: PolicyWish, etag: str | None) -> ServerPolicy:
         if self.refuse is not None:
             raise self.refuse
         self.wishes[policy_id] = wish
-        return ServerPolicy(etag="1", owner=wish.owner)
+        return ServerPolicy(etag=str(hash(wish)), owner=wish.owner)
 
     async def delete_policy(self, policy_id: str) -> None:
         if self.refuse is not None:
@@ -53,7 +53,7 @@ class Rig(World):
         policy: TunnelPolicy,
         attached: int = 1,
         neighbours: dict[str, bytes | None] | None = None,
-    ) -> bytes:
+    ) -> PolicyOutcome:
         reconciler = PolicyReconciler(
             objects=self,
             secrets=self,
@@ -62,10 +62,9 @@ class Rig(World):
             clock=self.clock,
             owner_cluster=CLUSTER,
         )
-        outcome = await reconciler.reconcile(
+        return await reconciler.reconcile(
             policy, attached_tokens=attached, neighbours=neighbours or {}
         )
-        return outcome.users
 
     def reasons(self) -> list[str]:
         conditions = self.statuses[-1]["conditions"]
@@ -87,6 +86,15 @@ async def test_a_policy_reaches_the_server_after_its_finalizer() -> None:
         cluster=CLUSTER, namespace="default", name="strict", uid="uid-strict"
     )
     assert rig.reasons() == ["Accepted", "Enforced"]
+
+
+async def test_a_policy_is_changed_when_the_server_had_another_one() -> None:
+    rig = Rig()
+    edited = {"targetRefs": [], "http": {"requireTLS": True}}
+
+    outcomes = [await rig.round(policy(**fields)) for fields in ({}, {}, {"spec": edited})]
+
+    assert [outcome.is_changed for outcome in outcomes] == [False, False, True]
 
 
 async def test_a_policy_without_tokens_says_so_and_is_kept_ready() -> None:
@@ -112,7 +120,7 @@ async def test_passwords_are_read_from_their_secret() -> None:
 async def test_other_passwords_of_a_policy_that_shares_a_token_are_a_conflict() -> None:
     rig = Rig()
     rig.secrets["default", "visitors"] = StoredSecret("s", 1, {}, {}, {"auth": f"ann:{HASH}"})
-    own = await rig.round(policy(spec=AUTH))
+    own = (await rig.round(policy(spec=AUTH))).users
     assert rig.reasons() == ["Accepted", "Enforced"]
 
     await rig.round(policy(spec=AUTH), neighbours={"theirs": b"other", "same": own})

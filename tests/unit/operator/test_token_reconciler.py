@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.operator_records import attached
 from helpers.operator_world import CLUSTER, Crash, Fault, StoredSecret, StoredToken, World
 from moleport_operator.credentials import digest, is_well_formed
 from moleport_operator.errors import Conflict, OperatorError, ServerUnavailable
@@ -315,6 +316,25 @@ async def test_a_token_above_its_quota_is_not_issued_and_one_that_was_is_suspend
     assert ready(world, late) == ("False", "DeniedByPolicy")
     assert late not in world.server
     assert world.server[early].wish.suspended
+
+
+async def test_a_token_to_which_policies_leave_nothing_keeps_its_credential() -> None:
+    world = World()
+    uid = world.create()
+    await settle(world, uid)
+    policies = [attached("strict")]
+    world.effective = {"access": {"protocols": []}}
+
+    await world.round(uid, policies=policies)
+
+    assert ready(world, uid) == ("False", "DeniedByPolicy")
+    condition = find_condition(world.tokens[uid].status, "PolicyApplied")
+    assert condition["message"] == "nothing of it is left by strict: without protocols http"
+    assert world.is_served(uid)
+    assert len(world.server[uid].slots) == 1
+    world.effective = {"access": {"protocols": ["http"]}}
+    await world.round(uid, policies=policies)
+    assert ready(world, uid) == ("True", "Issued")
 
 
 async def test_a_deletion_revokes_and_leaves_nothing_behind() -> None:

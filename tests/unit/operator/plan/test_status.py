@@ -8,7 +8,6 @@ from moleport_operator.plan.conditions import find_condition
 from moleport_operator.plan.records import ServerToken, Settled, Usage
 from moleport_operator.plan.status import (
     is_same_status,
-    left_out,
     token_status,
     transition,
 )
@@ -114,30 +113,6 @@ def test_a_status_that_says_the_same_is_not_written() -> None:
     again = seen(token=token(status=first), server=server(), now=NOW + 5)
 
     assert is_same_status(first, token_status(again, ISSUED))
-
-
-@pytest.mark.parametrize(
-    ("access", "expected"),
-    [
-        ({"protocols": ["http"]}, ""),
-        ({}, ""),
-        ({"protocols": []}, "without protocols http"),
-        ({"hostnames": ["a"]}, "only hostnames a"),
-        ({"hostnames": []}, "only hostnames none"),
-        ({"agent_cidrs": ["10.0.0.0/8"]}, "only agent networks 10.0.0.0/8"),
-    ],
-)
-def test_what_policies_take_from_a_token_is_said_by_name(
-    access: dict[str, Any], expected: str
-) -> None:
-    assert left_out(server(effective={"access": access})) == expected
-
-
-def test_a_token_whose_policies_close_http_says_why() -> None:
-    closed = server(effective={"http": {"denied": "its policies ask for different passwords"}})
-
-    assert left_out(closed) == "without http, because its policies ask for different passwords"
-    assert left_out(server(effective={"http": {"denied": None}})) == ""
 
 
 def test_kubectl_get_tells_why_a_name_is_refused() -> None:
