@@ -16,6 +16,7 @@ from moleport_server.app.sections import server_facts
 from moleport_server.config.settings import ServerSettings
 from moleport_server.edge.front import Front
 from moleport_server.edge.replay import Replayer
+from moleport_server.store.base import CaptureStore
 from moleport_server.vitals import read_vitals
 
 
@@ -25,6 +26,7 @@ async def open_rest_api(
     foundation: Foundation,
     doorkeeping: Doorkeeping,
     data_plane: DataPlane,
+    capture_store: CaptureStore,
     front: Front,
     stack: AsyncExitStack,
 ) -> Callable[[], None]:
@@ -40,7 +42,7 @@ async def open_rest_api(
         enforcement=data_plane.enforcement,
         store=foundation.store,
         captures=foundation.captures,
-        capture_store=foundation.capture_store,
+        capture_store=capture_store,
         replay=Replayer(data_plane.edge, foundation.capture_ids.connections.next()),
         clock=foundation.clock,
         facts=server_facts(settings, version, await foundation.store.instance_id()),

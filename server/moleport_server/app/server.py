@@ -5,8 +5,8 @@ SIGTERM and SIGINT: not ready any more, accept for a moment longer, tell the age
 under way until the deadline, end with 0. A second signal ends at once.
 
 Visitors and agents wait while a server starts, so what they need comes first. The REST API and the
-probes stand on a library that takes as long to read as all of that together: it is read beside the
-loop while agents come back and visitors are served already.
+probes stand on a library that takes as long to read as all of that together, and the store of captures
+may be large: both are read beside the loop while agents come back and visitors are served already.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from moleport_server.agents import flow
 from moleport_server.app.data_plane import DataPlane, build_data_plane, load_certificates
 from moleport_server.app.doorkeeping import open_doors
 from moleport_server.app.draining import drain
-from moleport_server.app.foundation import lay_foundation
+from moleport_server.app.foundation import lay_foundation, open_captures
 from moleport_server.app.front import build_front
 from moleport_server.app.listeners import Listeners
 from moleport_server.app.periodic import every, final_flush
@@ -184,8 +184,9 @@ async def _start(
     from moleport_server.app.probes import build_probes  # noqa: PLC0415 - read just now
     from moleport_server.app.rest_api import open_rest_api  # noqa: PLC0415 - read just now
 
+    capture_store = await open_captures(settings.capture, foundation, stack)
     end_event_streams = await open_rest_api(
-        settings, ours, foundation, doorkeeping, data_plane, front, stack
+        settings, ours, foundation, doorkeeping, data_plane, capture_store, front, stack
     )
     listeners.open_probes(await build_probes(counting.collectors, readiness, stack))
     readiness.is_ready = True

@@ -2,7 +2,8 @@
 
 The edge only appends to a bounded queue; one task masks and writes in batches. The store is
 losable, the server's speed is not: when requests come faster than a disk should be asked to record
-them, or the disk is full, captures are dropped and counted by reason, and tunnels go on.
+them, or the disk is full, captures are dropped and counted by reason, and tunnels go on. What is offered
+before the store is open waits for it in the same queue.
 """
 
 from __future__ import annotations
@@ -77,17 +78,15 @@ class _Waiting(NamedTuple):
 
 
 class CaptureWriter:
-    """Owns the queue and the task that empties it; use as `async with`.
+    """Owns the queue and the task that empties it; use as `async with writer.into(store)`.
 
     Attributes:
         dropped: how many captures were lost, by reason; read by the metrics.
         written: how many reached the store; read by the metrics.
     """
 
-    def __init__(
-        self, store: CaptureStore, ids: CaptureIds, settings: WriterSettings | None = None
-    ) -> None:
-        self._store = store
+    def __init__(self, ids: CaptureIds, settings: WriterSettings | None = None) -> None:
+        self._store: CaptureStore
         self._ids = ids
         self._settings = settings or WriterSettings()
         self._queue: deque[_Waiting] = deque()
@@ -106,6 +105,11 @@ class CaptureWriter:
     def queued_bytes(self) -> int:
         """Memory that waits to be written."""
         return self._queued_bytes
+
+    def into(self, store: CaptureStore) -> Self:
+        """Say where to write; the writer is entered next."""
+        self._store = store
+        return self
 
     async def __aenter__(self) -> Self:
         self._tasks = await asyncio.TaskGroup().__aenter__()

@@ -17,7 +17,7 @@ def record(world: ApiWorld, tunnel: Tunnel, target: bytes = b"/", **how: Any) ->
 
 
 async def store(world: ApiWorld, tunnel: Tunnel, capture: Capture, ids: CaptureIds) -> str:
-    async with CaptureWriter(world.capture_store, ids) as writer:
+    async with CaptureWriter(ids).into(world.capture_store) as writer:
         writer.offer(tunnel, capture)
     return ids.requests.format(capture.sequence)
 

@@ -17,7 +17,6 @@ from moleport_server.edge.tcp import TcpEdge
 from moleport_server.listening import bind_listener
 from moleport_server.metrics.instruments import EdgeMetrics
 from moleport_server.registry.claim import Claim
-from moleport_server.store.memory import MemoryCaptureStore
 from moleport_wire.hoody.window import ReceiveBudget
 
 
@@ -43,7 +42,7 @@ async def test_every_gauge_reads_the_piece_that_knows_it() -> None:
             tcp=tcp,
             flow=FlowWatch(budget, monotonic=rig.clock.monotonic, patience_seconds=60.0),
             captures=rig.captures,
-            writer=CaptureWriter(MemoryCaptureStore(), CaptureIds.random(), WriterSettings()),
+            writer=CaptureWriter(CaptureIds.random(), WriterSettings()),
             gate=gate,
             certificates={},
             is_draining=lambda: True,

@@ -57,7 +57,7 @@ async def test_a_capture_is_written_masked_and_without_bodies(
     tunnel = make_tunnel(token_id="t")
     capture = make_capture(ids, b"/a?token=abc", request_body=b"private")
 
-    async with CaptureWriter(store, ids, QUICK) as writer:
+    async with CaptureWriter(ids, QUICK).into(store) as writer:
         writer.offer(tunnel, capture)
         await store.wait_for_batches(1)
 
@@ -89,7 +89,7 @@ async def test_bodies_are_written_when_asked_for_even_if_memory_gave_them_up(
     tunnel = make_tunnel()
     capture = make_capture(ids, request_body=b"\xffa", response_body=b"b")
 
-    async with CaptureWriter(store, ids, settings) as writer:
+    async with CaptureWriter(ids, settings).into(store) as writer:
         writer.offer(tunnel, capture)
         capture.request_body = capture.response_body = None
 
@@ -101,7 +101,7 @@ async def test_rows_come_in_batches(store: WatchedStore, ids: CaptureIds) -> Non
     settings = WriterSettings(batch_rows=10, batch_seconds=60, rest_seconds=0.001)
     tunnel = make_tunnel()
 
-    async with CaptureWriter(store, ids, settings) as writer:
+    async with CaptureWriter(ids, settings).into(store) as writer:
         for _ in range(25):
             writer.offer(tunnel, make_capture(ids))
         await store.wait_for_batches(2)
@@ -117,7 +117,7 @@ async def test_the_queue_is_bounded_and_counts_what_it_refuses(
     settings = WriterSettings(queue_bytes=3000)
     tunnel = make_tunnel()
 
-    async with CaptureWriter(store, ids, settings) as writer:
+    async with CaptureWriter(ids, settings).into(store) as writer:
         for _ in range(5):
             writer.offer(tunnel, make_capture(ids))
         assert writer.queued_bytes <= 3000
@@ -141,7 +141,7 @@ async def test_a_failing_store_pauses_writing_and_is_tried_again(
     store.failures.append(failure)
     tunnel = make_tunnel()
 
-    async with CaptureWriter(store, ids, QUICK) as writer:
+    async with CaptureWriter(ids, QUICK).into(store) as writer:
         writer.offer(tunnel, make_capture(ids))
         await store.wait_for_batches(1)
         async with asyncio.timeout(20):
@@ -160,7 +160,7 @@ async def test_closing_gives_up_on_a_store_that_hangs_and_counts_the_rest(
     tunnel = make_tunnel()
     settings = WriterSettings(batch_rows=2, flush_seconds=0.05)
 
-    async with asyncio.timeout(20), CaptureWriter(store, ids, settings) as writer:
+    async with asyncio.timeout(20), CaptureWriter(ids, settings).into(store) as writer:
         for _ in range(1):
             writer.offer(tunnel, make_capture(ids))
 
@@ -173,7 +173,7 @@ async def test_cancelling_the_owner_ends_the_writer(store: WatchedStore, ids: Ca
     entered = asyncio.Event()
 
     async def own() -> None:
-        async with CaptureWriter(store, ids, WriterSettings(flush_seconds=0.05)) as writer:
+        async with CaptureWriter(ids, WriterSettings(flush_seconds=0.05)).into(store) as writer:
             writer.offer(make_tunnel(), make_capture(ids))
             await store.wait_for_batches(1)
             entered.set()
@@ -189,3 +189,17 @@ async def test_cancelling_the_owner_ends_the_writer(store: WatchedStore, ids: Ca
 
 def test_a_missing_body_stays_missing() -> None:
     assert (body_text(None), body_text(b"")) == (None, "")
+
+
+async def test_what_is_offered_before_the_store_is_open_is_written_when_it_is(
+    store: WatchedStore, ids: CaptureIds
+) -> None:
+    writer = CaptureWriter(ids, QUICK)
+    tunnel = make_tunnel()
+    writer.offer(tunnel, make_capture(ids))
+
+    async with writer.into(store):
+        pass
+
+    assert writer.written == 1
+    assert len(await store.list_captures(str(tunnel.id), limit=10)) == 1
