@@ -18,10 +18,13 @@ import asyncio
 import select
 import sys
 from typing import Final, cast
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from moleport_wire.aio.callbacks import SocketCallbacks
 
+YOUNG_SECONDS: Final = 0.1
+"""Watched is what lasts longer: a connection for one request is over before, and not worth it. A reset
+that uvloop misses meanwhile is told after this time."""
 AGAIN_SECONDS: Final = 0.02
 """Pause between two reads of a broken connection, whose receive buffer may hold some more bytes, and
 whose reader may be paused."""
@@ -34,19 +37,42 @@ class ResetWatch:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._epoll = select.epoll()
         self._transports: WeakValueDictionary[int, asyncio.Transport] = WeakValueDictionary()
+        self._young: list[ref[asyncio.BaseTransport]] = []
         loop.add_reader(self._epoll.fileno(), self._on_events)
 
-    def add(self, descriptor: int, transport: asyncio.Transport, events: int = 0) -> None:
+    def add_later(self, loop: asyncio.AbstractEventLoop, transport: asyncio.BaseTransport) -> None:
+        """Watch a connection if it lasts."""
+        if not self._young:
+            loop.call_later(YOUNG_SECONDS, self._add_young)
+        self._young.append(ref(transport))
+
+    def _add_young(self) -> None:
+        young, self._young = self._young, []
+        for reference in young:
+            transport = reference()
+            if transport is not None and not transport.is_closing():
+                self._add(transport, 0, again=False)
+
+    def add(self, transport: asyncio.BaseTransport, events: int) -> None:
         """Watch a connection until its descriptor is closed; the kernel forgets it by itself.
 
         Errors are told in any case, `events` besides, and each once, since it stays; but asking again
         tells again what is there already.
         """
-        self._transports[descriptor] = transport
+        self._add(transport, events, again=True)
+
+    def _add(self, transport: asyncio.BaseTransport, events: int, *, again: bool) -> None:
+        sock = transport.get_extra_info("socket")
+        if sock is None or (descriptor := sock.fileno()) < 0:
+            return
+        # The loop's promise for stream sockets; C transports do not inherit from asyncio.Transport.
+        self._transports[descriptor] = cast("asyncio.Transport", transport)
         try:
             self._epoll.register(descriptor, events | select.EPOLLET)
         except FileExistsError:
-            self._epoll.modify(descriptor, events | select.EPOLLET)
+            # One that was paused while it was young is watched already, and for more than errors.
+            if again:
+                self._epoll.modify(descriptor, events | select.EPOLLET)
 
     def _on_events(self) -> None:
         for descriptor, events in self._epoll.poll(0):
@@ -84,23 +110,19 @@ _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, ResetWatch] = WeakKeyDict
 
 def watch_for_reset(transport: asyncio.BaseTransport) -> None:
     """Make sure that a reset of this connection is noticed; call it once it is connected."""
-    if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
-        _watch(transport)
+    loop = asyncio.get_running_loop()
+    if sys.platform == "linux" and type(loop).__module__.startswith("uvloop"):
+        _watch_of(loop).add_later(loop, transport)
 
 
 def watch_while_paused(transport: asyncio.BaseTransport) -> None:
     """Have `SocketOwner.peer_left` called if the peer leaves; call it after each `pause_reading`."""
     if sys.platform == "linux":
-        _watch(transport, select.EPOLLRDHUP)
+        _watch_of(asyncio.get_running_loop()).add(transport, select.EPOLLRDHUP)
 
 
-def _watch(transport: asyncio.BaseTransport, events: int = 0) -> None:
-    sock = transport.get_extra_info("socket")
-    if sys.platform != "linux" or sock is None or sock.fileno() < 0:
-        return
-    loop = asyncio.get_running_loop()
+def _watch_of(loop: asyncio.AbstractEventLoop) -> ResetWatch:
     watch = _watches.get(loop)
     if watch is None:
         watch = _watches[loop] = ResetWatch(loop)
-    # The loop's promise for stream sockets; C transports do not inherit from asyncio.Transport.
-    watch.add(sock.fileno(), cast("asyncio.Transport", transport), events)
+    return watch
