@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final, Self
 
 from moleport_server.config.values import Endpoint
+from moleport_wire.aio.socket_options import tune_listener
 
 BACKLOG: Final = 1024
 """Connections that the kernel keeps for us: the burst of all agents and visitors after a restart."""
@@ -27,6 +28,7 @@ def bind_listener(endpoint: Endpoint) -> socket.socket:
         endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     sock = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    tune_listener(sock)
     sock.settimeout(0)
     return sock
 

@@ -38,14 +38,12 @@ from moleport_server.edge.known_heads import REQUEST_LINE, RequestTemplate
 from moleport_server.edge.pool import UpstreamConnection
 from moleport_server.edge.refusals import Refusal
 from moleport_server.registry.live import Tunnel
-from moleport_wire.aio.resets import watch_while_paused
+from moleport_wire.aio.resets import watch_for_reset, watch_while_paused
 from moleport_wire.aio.sockets import (
     abort_with_reset,
     format_peer,
     half_close,
-    keep_alive,
     settle_reading,
-    tune_socket,
 )
 from moleport_wire.hoody.frames import Payload
 
@@ -189,8 +187,7 @@ class EdgeConnection:
             transport.abort()
             return
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES, low=WRITE_RESUME_BYTES)
-        tune_socket(transport)
-        keep_alive(transport)
+        watch_for_reset(transport)
         self.deadline = edge.now + edge.settings.head_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:

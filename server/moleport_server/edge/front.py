@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
-from moleport_wire.aio.sockets import keep_alive, settle_reading
+from moleport_wire.aio.sockets import settle_reading
 from moleport_wire.aio.transport import MessageReceiver, MessageTransport
 from moleport_wire.aio.websocket import Upgrade, UpgradeAnswer, feed, server_protocol
 
@@ -203,8 +203,6 @@ class FrontConnection(asyncio.Protocol):
         protocol.data_received(self._head)
 
     def _hand_to_agents(self, door: Door) -> None:
-        keep_alive(self._transport)
-
         def decide(upgrade: Upgrade) -> UpgradeAnswer:
             answer = door.answer(upgrade, address=self._address, on_authenticated=self._leave)
             if answer.receiver is not None:

@@ -24,7 +24,7 @@ from moleport_server.errors import NoSession, PortTaken, UpstreamBusy
 from moleport_server.registry.live import Tunnel
 from moleport_server.registry.upstream import ByteStream
 from moleport_wire.aio.resets import watch_while_paused
-from moleport_wire.aio.sockets import ReadBuffer, format_peer, keep_alive
+from moleport_wire.aio.sockets import ReadBuffer, format_peer
 from moleport_wire.aio.splice import Splice
 from moleport_wire.hoody.frames import Code
 
@@ -209,7 +209,6 @@ class TcpConnection(Splice):
         self._settle()
 
     def _admit(self, transport: asyncio.BaseTransport) -> None:
-        keep_alive(transport)
         peername: Any = self._told_address or transport.get_extra_info("peername")
         self.peer = format_peer(peername)
         tunnel = self.tunnel

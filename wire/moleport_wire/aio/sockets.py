@@ -1,4 +1,4 @@
-"""Socket options that every data path needs, and names of peers."""
+"""What every data path does with sockets: reading, ending, and naming their peers."""
 
 import asyncio
 import contextlib
@@ -7,25 +7,8 @@ import struct
 import sys
 from typing import Any, Final
 
-from moleport_wire.aio.resets import watch_for_reset
-
-NOTSENT_LOWAT_BYTES: Final = 128 * 1024
-"""Unsent bytes in the kernel; more would only make small answers wait behind bulk."""
-KEEPALIVE_IDLE_SECONDS: Final = 60
 READ_BYTES: Final = 64 * 1024
 """One read of a socket: exactly one full DATA frame."""
-_NOTSENT_LOWAT: Final = getattr(
-    socket, "TCP_NOTSENT_LOWAT", 25 if hasattr(socket, "TCP_QUICKACK") else None
-)
-"""Python names the option since 3.12 only; 25 is Linux's number."""
-_TUNED: Final = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),) + (
-    () if _NOTSENT_LOWAT is None else ((socket.IPPROTO_TCP, _NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES),)
-)
-_KEPT_ALIVE: Final = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),) + (
-    ((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS),)
-    if hasattr(socket, "TCP_KEEPIDLE")
-    else ()
-)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
@@ -59,31 +42,6 @@ def format_peer(peername: Any) -> str:
         return ""
     host, port = peername[0], peername[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def tune_socket(transport: asyncio.BaseTransport) -> None:
-    """Set TCP_NODELAY and, where the platform has it, TCP_NOTSENT_LOWAT; let no reset be missed."""
-    watch_for_reset(transport)
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        _set_options(sock, _TUNED)
-
-
-def keep_alive(transport: asyncio.BaseTransport) -> None:
-    """Let the kernel find out about peers that vanished without a word."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        _set_options(sock, _KEPT_ALIVE)
-
-
-def _set_options(sock: Any, options: tuple[tuple[int, int, int], ...]) -> None:
-    # Tried instead of looking at the family first, which makes an enum per connection. What fails is a
-    # Unix socket, which needs none of these, or a connection that has ended already.
-    try:
-        for level, option, value in options:
-            sock.setsockopt(level, option, value)
-    except OSError:
-        return
 
 
 def abort_with_reset(transport: asyncio.Transport) -> None:

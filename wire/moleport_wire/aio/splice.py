@@ -12,13 +12,9 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from moleport_wire.aio.callbacks import SocketCallbacks
-from moleport_wire.aio.sockets import (
-    ReadBuffer,
-    abort_with_reset,
-    half_close,
-    settle_reading,
-    tune_socket,
-)
+from moleport_wire.aio.resets import watch_for_reset
+from moleport_wire.aio.socket_options import tune_socket
+from moleport_wire.aio.sockets import ReadBuffer, abort_with_reset, half_close, settle_reading
 from moleport_wire.hoody.frames import Code, Payload
 
 WRITE_BUFFER_BYTES: Final = 256 * 1024
@@ -128,6 +124,7 @@ class Splice:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send what came early and start to read."""
+        tune_socket(transport)
         self._adopt(transport)
         self._settle()
 
@@ -141,7 +138,7 @@ class Splice:
             transport.abort()
             return
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES, low=WRITE_RESUME_BYTES)
-        tune_socket(transport)
+        watch_for_reset(transport)
         early, self._early = self._early, None
         if self._preface is not None:
             transport.write(self._preface(transport))

@@ -22,7 +22,9 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from python_socks import ProxyError
 
 from moleport_wire.aio.quickacks import acknowledge_at_once
-from moleport_wire.aio.sockets import format_peer, silence, tune_socket
+from moleport_wire.aio.resets import watch_for_reset
+from moleport_wire.aio.socket_options import tune_socket
+from moleport_wire.aio.sockets import format_peer, silence
 from moleport_wire.aio.transport import MessageReceiver
 from moleport_wire.errors import WireError
 from moleport_wire.hoody.frames import MAX_MESSAGE_BYTES
@@ -167,6 +169,7 @@ class WebSocketTransport(picows.WSListener):
             underlying.abort()
             return
         self._ws = transport
+        watch_for_reset(underlying)
         tune_socket(underlying)
         if self._quick_ack:
             self._forget_acks = acknowledge_at_once(underlying)

@@ -13,16 +13,13 @@ import pytest
 import uvloop
 
 from helpers.loops import on_both_loops
+from moleport_wire.aio.socket_options import NOTSENT_LOWAT_BYTES, tune_socket
 from moleport_wire.aio.sockets import (
-    KEEPALIVE_IDLE_SECONDS,
-    NOTSENT_LOWAT_BYTES,
     ReadBuffer,
     abort_with_reset,
     format_peer,
     half_close,
-    keep_alive,
     settle_reading,
-    tune_socket,
 )
 
 SECONDS = 20.0
@@ -138,15 +135,11 @@ async def connected() -> AsyncIterator[Connected]:
 async def test_a_tuned_socket_sends_at_once_and_queues_little() -> None:
     async with connected() as (transport, *_):
         tune_socket(transport)
-        keep_alive(transport)
 
         sock = transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if sys.platform == "linux":
             assert sock.getsockopt(socket.IPPROTO_TCP, 25) == NOTSENT_LOWAT_BYTES
-            idle = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
-            assert idle == KEEPALIVE_IDLE_SECONDS
 
 
 @on_both_loops
@@ -156,7 +149,6 @@ async def test_a_unix_socket_is_left_as_it_is(tmp_path: Path) -> None:
     transport, idle = await asyncio.get_running_loop().create_unix_connection(Idle, path)
 
     tune_socket(transport)
-    keep_alive(transport)
     abort_with_reset(transport)
 
     async with asyncio.timeout(SECONDS):
