@@ -131,7 +131,8 @@ class EdgeConnection:
         self.is_trusted = False
         self.deadline = NEVER
         """Monotonic seconds; looked at once a second."""
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = None
+        """Made for the first request that is not known: many connections come for one request."""
         self._parsing: Exchange | None = None
         """The request whose bytes come in."""
         self._current: Exchange | None = None
@@ -204,6 +205,10 @@ class EdgeConnection:
         if raw is not None:
             self._raw = None
             raw.abandon("the visitor left")
+        # These refer to us. What refers to itself is freed by the garbage collector only, much later and
+        # all at once.
+        self._parser = None
+        self._parsing = None
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Lend the buffer for one read."""
@@ -350,8 +355,11 @@ class EdgeConnection:
         if self._in_head:
             self._head_bytes += len(data)
         self._forget_candidate()
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._after_upgrade(data[upgrade.args[0] :])
             return
@@ -638,7 +646,7 @@ class EdgeConnection:
             return
         if exchange.is_upgrade:
             # The service declined: HTTP goes on behind the request.
-            self._parser = httptools.HttpRequestParser(self)
+            self._parser = None
             self.resume_reading()
         if self._waiting:
             self._next()

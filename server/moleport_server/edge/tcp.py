@@ -315,3 +315,4 @@ class TcpConnection(Splice):
             self._held_at = None
             self._edge.registry.holds.leave(self.tunnel, self)
         self._edge.closed(self, self._edge.monotonic() - self._started_at)
+        self._joined = None  # it refers to us

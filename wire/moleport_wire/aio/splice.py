@@ -268,7 +268,17 @@ class Splice:
         # TLS towards a local service cannot half-close; its answer ends the connection.
 
     def _finish(self, reason: str) -> None:
-        if not self._is_ended:
-            self._is_ended = True
-            self._early = None
-            self._on_end(self, reason)
+        if self._is_ended:
+            return
+        self._is_ended = True
+        self._early = None
+        self._on_end(self, reason)
+        # What refers to itself is freed by the garbage collector only, much later and all at once.
+        self._stream = None
+        self._on_end = _nobody
+        self._on_bytes = None
+        self._preface = None
+
+
+def _nobody(splice: Splice, reason: str) -> None:
+    """Take the place of who was told about the end of a splice."""

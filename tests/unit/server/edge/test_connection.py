@@ -8,11 +8,12 @@ from typing import cast
 import pytest
 
 from helpers.edge_rig import HOST, chunked, edge_rig, get, post
+from helpers.garbage import alive, without_collector
 from helpers.sink import Sink
 from helpers.upstream import ScriptedUpstream, answer
 from helpers.waiting import until
 from moleport_server.domain.tunnel import TunnelProtocol
-from moleport_server.edge.connection import MAX_PIPELINED
+from moleport_server.edge.connection import MAX_PIPELINED, EdgeConnection
 from moleport_server.registry.claim import Claim
 
 
@@ -24,6 +25,17 @@ async def test_a_request_reaches_the_service_and_its_answer_the_visitor() -> Non
 
         assert (reply.status, reply.body) == (200, b"hello")
         assert rig.upstream.requests[0].target == "/menu?x=1"
+
+
+async def test_a_connection_that_ended_is_freed_without_the_garbage_collector() -> None:
+    with without_collector():
+        async with edge_rig() as rig:
+            async with rig.visitor() as visitor:
+                visitor.send(get("/", "Connection: close"))
+                assert (await visitor.answer()).status == 200
+                assert await visitor.rest() == b""
+
+            await until(lambda: alive(EdgeConnection) == 0)
 
 
 # Requests that are served, however they are cut.

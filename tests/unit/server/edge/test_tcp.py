@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from helpers.agent_rig import AgentRig, Driver, agent_rig, goaway
 from helpers.clock import FakeClock
+from helpers.garbage import alive, without_collector
 from helpers.processes import free_port
 from helpers.visitor import Visitor
 from helpers.waiting import until
@@ -115,6 +116,25 @@ async def test_bytes_pass_both_ways_with_half_close() -> None:
         assert (rig.tunnel.active, rig.tunnel.request_count) == (0, 1)
         report = messages.Report.decode(await rig.driver.payload(frames.REPORT))
         assert report.requests[0].method == "TCP"
+
+
+@pytest.mark.parametrize("is_orderly", [True, False])
+async def test_a_connection_that_ended_is_freed_without_the_garbage_collector(
+    is_orderly: bool,
+) -> None:
+    with without_collector():
+        async with tcp_rig() as rig:
+            async with rig.visitor() as visitor:
+                visitor.send(b"question")
+                stream = await rig.stream()
+                if is_orderly:
+                    await rig.driver.send(frames.EOF, b"", stream)
+                    visitor.send_eof()
+                else:
+                    await rig.driver.send(frames.RESET, b"\0\1", stream)
+                await until(lambda: rig.edge.connection_count == 0)
+
+            await until(lambda: alive(TcpConnection) == 0)
 
 
 async def test_a_service_may_speak_and_end_first() -> None:
