@@ -132,6 +132,8 @@ class Exchange:
     response_room = 0
     """How many more bytes of the body the capture takes."""
     status = 0
+    answered_at = 0.0
+    """When the head of the answer came; only if all its lines were known."""
     is_chunking = False
     tunnel: Tunnel | None = None
     record: Capture | None = None
@@ -537,7 +539,8 @@ class Exchange:
         """Return the head for the visitor, from one whose lines are all known."""
         edge = self._edge
         self.status = head.status
-        edge.counters.upstream.observe(edge.monotonic() - self.started_at)
+        now = self.answered_at = edge.monotonic()
+        edge.counters.upstream.observe(now - self.started_at)
         self.connection.deadline = NEVER
         if edge.is_draining:
             self.keeps_alive = False
@@ -558,14 +561,23 @@ class Exchange:
         if self.is_chunking:
             self.connection.write(b"0\r\n\r\n")
 
-    def response_done(self, upstream: UpstreamConnection, *, may_reuse: bool) -> None:
-        """The answer is complete: give the stream back, end the exchange."""
+    def response_done(
+        self, upstream: UpstreamConnection, *, may_reuse: bool, at: float | None = None
+    ) -> None:
+        """The answer is complete: give the stream back, end the exchange.
+
+        Args:
+            upstream: whose answer it was.
+            may_reuse: whether its stream can take another request.
+            at: when, if somebody has just looked at the clock: it is a part of what a request costs.
+        """
+        now = self._edge.monotonic() if at is None else at
         self._upstream = None
         if may_reuse and self.was_complete:
-            self._edge.pool.put(upstream)
+            self._edge.pool.put(upstream, now)
         else:
             upstream.abandon("not reusable")
-        self._end()
+        self._end(now)
         self.connection.exchange_done(self)
 
     # Upgrade
@@ -625,7 +637,7 @@ class Exchange:
         self.response_bytes = max(0, len(page) - page.find(b"\r\n\r\n") - 4)
         self._response_head = page[: page.find(b"\r\n\r\n") + 4]
         self.connection.write(page)
-        self._end()
+        self._end(self._edge.monotonic())
         self.connection.exchange_done(self)
 
     def timed_out(self) -> None:
@@ -638,7 +650,7 @@ class Exchange:
         if self._ended:
             return
         self._release_upstream(reason)
-        self._end()
+        self._end(self._edge.monotonic())
         self.connection.abort()
 
     def visitor_left(self) -> None:
@@ -649,7 +661,7 @@ class Exchange:
             self._edge.registry.holds.leave(self.tunnel, self)
             self._edge.note_abandoned_hold(self)
         self._release_upstream("the visitor left")
-        self._end()
+        self._end(self._edge.monotonic())
 
     def pause_response(self) -> None:
         """The visitor does not read: stop the service, and keep no more of the body for the capture."""
@@ -674,12 +686,12 @@ class Exchange:
         if upstream is not None:
             upstream.abandon(reason)
 
-    def _end(self) -> None:
+    def _end(self, now: float) -> None:
         self._ended = True
         edge = self._edge
         if self._stalled_capture_bytes:
             edge.stalled_capture_bytes -= self._stalled_capture_bytes
-        seconds = edge.monotonic() - self.started_at
+        seconds = now - self.started_at
         edge.counters.count(self.status // 100, seconds)
         tunnel = self.tunnel
         if tunnel is None:

@@ -209,7 +209,7 @@ class UpstreamConnection:
             exchange.connection.write(block)
         if size == length:
             self.is_done = True
-            self._finish(exchange)
+            self._finish(exchange, exchange.answered_at)
         else:
             self._raw_remaining = length - size
         return True
@@ -405,10 +405,11 @@ class UpstreamConnection:
             exchange.connection.write_all(out)
         self._out_bytes = 0
 
-    def _finish(self, exchange: Exchange) -> None:
+    def _finish(self, exchange: Exchange, at: float | None = None) -> None:
         self.exchange = None
         exchange.response_done(
             self,
+            at=at,
             may_reuse=self._keeps_alive
             and not self.is_unclean
             and not self._close_delimited
@@ -460,7 +461,7 @@ class StreamPool:
             return None
         return idle.pop()
 
-    def put(self, connection: UpstreamConnection) -> None:
+    def put(self, connection: UpstreamConnection, now: float) -> None:
         """Keep a stream for the next request, or let it serve one that waits."""
         session = connection.tunnel.session
         if session is not None and session.upstream.is_crowded:
@@ -469,7 +470,7 @@ class StreamPool:
         idle = self._idle.get(connection.tunnel)
         if idle is None:
             idle = self._idle[connection.tunnel] = deque()
-        connection.idle_since = self._monotonic()
+        connection.idle_since = now
         # Its last visitor may not have read everything yet; the next one must not wait for that.
         connection.stream.resume_reading()
         idle.append(connection)

@@ -208,7 +208,7 @@ async def test_a_pool_is_bounded() -> None:
         for _ in range(MAX_IDLE_PER_TUNNEL):
             connection = type(first)(rig.tunnel, pool.forget, pool.known_lines)
             connection.stream = rig.upstream.open_stream(rig.tunnel, connection, "")
-            pool.put(connection)
+            pool.put(connection, 0.0)
 
         assert pool.idle_count == MAX_IDLE_PER_TUNNEL
         assert rig.upstream.streams[0].reset_code == Code.CANCEL
