@@ -27,7 +27,7 @@ from moleport_wire.hoody.window import (
     ReceiveWindow,
 )
 
-EARLY_FRAMES: Final = 16
+EARLY_FRAMES: Final = 32
 """So many frames do not wait for the end of the tick: under load a tick is long, and the peer would
 idle until its end and then be given everything at once."""
 QUANTUM_BYTES: Final = 64 * 1024
