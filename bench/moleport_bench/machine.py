@@ -23,7 +23,8 @@ VERSION_COMMANDS: Mapping[str, Sequence[str]] = {
     "piko": ("piko", "--version"),
     "wstunnel": ("wstunnel", "--version"),
 }
-_NUMBER = re.compile(r"\d+\.\d+[\w.+:~-]*")
+# Not the seconds of a time: rathole tells when it was built before it tells its version.
+_NUMBER = re.compile(r"(?<![\d:.])\d+\.\d+[\w.+:~-]*")
 PATIENCE_SECONDS = 10
 
 

@@ -13,6 +13,10 @@ from moleport_bench.machine import describe_machine, first_version
             "2.6.12-1+deb12u4",
         ),
         ("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19\n", "9.2p1"),
+        (
+            "Build Timestamp:     2026-11-28T16:04:31.845228258Z\nBuild Version:       0.5.0\n",
+            "0.5.0",
+        ),
         ("a program without any", "unknown"),
     ],
 )
