@@ -64,7 +64,7 @@ class RestServer(Protocol):
 
 
 def _nowhere() -> None:
-    """Give back no place: none was taken."""
+    """Give back no place: none was taken, or it was given back."""
 
 
 class Front:
@@ -213,7 +213,8 @@ class FrontConnection(asyncio.Protocol):
         self._front.connections.discard(self)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
-        feed(protocol, self._head)
+        head, self._head = self._head, b""  # with the credential
+        feed(protocol, head)
         if self._upgraded is None or not self._upgraded.is_open:
             self._leave()  # refused, by us or by the library: nobody tells us about its end
 
@@ -236,6 +237,8 @@ class FrontConnection(asyncio.Protocol):
         if self._is_counted:
             self._is_counted = False
             self._front.gate.leave(self._address)
+        if self._upgraded is not None:
+            self._upgraded.has_left()
 
 
 class _Leaving:
@@ -254,6 +257,10 @@ class _Leaving:
         """Note it and pass on."""
         self.is_open = True
         self._receiver.transport_opened(transport)
+
+    def has_left(self) -> None:
+        """Forget the gate, and with it all that there was before the login."""
+        self._leave = _nowhere
 
     def transport_lost(self, close_code: int | None, reason: str) -> None:
         """Leave the gate and pass on."""

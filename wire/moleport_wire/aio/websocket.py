@@ -73,6 +73,21 @@ class UpgradeRefused(WireError):
 class WebSocketTransport(picows.WSListener):
     """One WebSocket connection as a message transport."""
 
+    __slots__ = (
+        "_close_timer",
+        "_drops_faults",
+        "_forget_acks",
+        "_fragments",
+        "_is_abandoned",
+        "_is_closing",
+        "_on_text",
+        "_quick_ack",
+        "_receiver",
+        "_ws",
+        "awaits_pong",
+        "peer",
+    )
+
     def __init__(
         self,
         receiver: MessageReceiver,
@@ -168,6 +183,11 @@ class WebSocketTransport(picows.WSListener):
         if self._is_abandoned:
             underlying.abort()
             return
+        if not transport.is_client_side:
+            # The library keeps both heads as long as the connection: 3 KiB of each agent, in which
+            # its credential is.
+            transport.request.headers.clear()
+            transport.response.headers.clear()
         self._ws = transport
         watch_for_reset(underlying)
         tune_socket(underlying)

@@ -178,7 +178,7 @@ class AgentConnection:
                     secret, address=self._address, kind="agent"
                 )
             authorize_agent(principal, self._address)
-            self._on_authenticated()
+            self._prove()
             if self._shared.is_draining:
                 raise InvalidRequest("the server is shutting down")
             self._start(principal, hello)
@@ -240,10 +240,16 @@ class AgentConnection:
         if problem is not None:
             self._refuse_join(problem, f"the ticket was refused: {problem}")
             return
-        self._on_authenticated()
+        self._prove()
         self._cancel_timer()
         self._phase = Phase.LIVE
         self._port = session.attach_secondary(transport, join.index)
+
+    def _prove(self) -> None:
+        """Tell the pre-auth limits, and keep nothing that only the login needed: it costs each agent."""
+        self._on_authenticated()
+        self._on_authenticated = _nothing
+        self._secret = None
 
     def _refuse_join(self, code: str, text: str) -> None:
         payload = messages.Refusal(code=code, message=text).encode()
@@ -269,3 +275,7 @@ class AgentConnection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _nothing() -> None:
+    """Tell nobody: the limits know already."""

@@ -1,16 +1,20 @@
 """How agents get in, over real sockets, against a driver by another WebSocket library."""
 
 import contextlib
+import gc
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 from websockets.exceptions import ConnectionClosed
 
 from helpers.agent_rig import ADMIN_SECRET, HELLO, SECRET, AgentRig, agent_rig, goaway
 from helpers.waiting import until
+from moleport_server.agents.hoody.login import AgentConnection
 from moleport_server.domain.token import Grant, Limits
+from moleport_server.edge.front import FrontConnection
 from moleport_server.registry.live import Session
 from moleport_wire.hoody import frames, messages
 from moleport_wire.hoody.frames import Code
@@ -188,3 +192,23 @@ async def test_frames_behind_the_end_are_ignored() -> None:
 
         assert await driver.closed() == 1008
         assert rig.base.registry.sessions == {}
+
+
+async def test_nothing_that_only_the_login_needed_is_kept_for_an_agent() -> None:
+    secret = "of-this-agent-alone"
+    async with agent_rig() as rig:
+        await rig.issue(secret, token_id="token-2")
+        async with rig.driver(secret=secret) as driver:
+            await driver.greet()
+            gc.collect()
+
+            kept = gc.get_objects()
+
+            # Not `isinstance`, which asks weak proxies, also those whose object is gone.
+            ours = [vars(o) for o in kept if type(o) is AgentConnection]
+            (connection,) = (v for v in ours if rig.agents in v.values())
+            assert secret not in connection.values()
+            fronts = [vars(o) for o in kept if type(o) is FrontConnection]
+            assert not [v for v in fronts if rig.front in v.values()]
+            heads = [dict(o) for o in kept if type(o) is CIMultiDict]
+            assert not [head for head in heads if secret in str(head)]
