@@ -265,8 +265,7 @@ class Stream:
             return
         if self._send_credit > 0:
             self._is_ready = True
-            self.link.ready.append(self)
-            self.link.wake()
+            self.link.enqueue(self)
         else:
             self._mux.note_blocked(self)
 
