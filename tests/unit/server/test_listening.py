@@ -1,10 +1,12 @@
 import socket
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
 from moleport_server.config.values import Endpoint
 from moleport_server.listening import AddressesRefused, BoundListeners, bind_listener
+from moleport_wire.aio.socket_options import tune_listener
 
 LOOPBACK = "127.0.0.1"
 
@@ -77,17 +79,20 @@ def test_of_addresses_that_may_be_taken_the_free_ones_are_bound(free: Endpoint) 
             bound.take(other)
 
 
-def test_the_module_reads_nothing_slow() -> None:
-    source = Path(bind_listener.__code__.co_filename).read_text(encoding="utf-8")
+@pytest.mark.parametrize("function", [bind_listener, tune_listener])
+def test_the_module_reads_nothing_slow(function: FunctionType) -> None:
+    source = Path(function.__code__.co_filename).read_text(encoding="utf-8")
     imported = {
         line.split()[1] for line in source.splitlines() if line.startswith(("import ", "from "))
     }
 
     assert imported <= {
+        "__future__",
         "errno",
         "socket",
         "collections.abc",
         "contextlib",
         "typing",
         "moleport_server.config.values",
+        "moleport_wire.aio.socket_options",
     }
