@@ -205,6 +205,18 @@ def test_session_credit_wakes_the_links_that_waited_for_it() -> None:
     assert sizes(pair.flush(pair.kit)) == {ours.id: [1]}
 
 
+def test_a_link_has_a_line_of_its_own_once_a_stream_waits() -> None:
+    pair = MuxPair(links=3, session_window=1000)
+    idle, *waiting = pair.kit.links
+    streams = [pair.open_both(link=link.index)[0] for link in waiting]
+    assert all(link.ready is idle.ready for link in waiting)
+
+    for stream in streams:
+        stream.write(bytes(1001))
+
+    assert [list(link.ready) for link in pair.kit.links] == [[], *([s] for s in streams)]
+
+
 def test_session_credit_is_clamped() -> None:
     pair = MuxPair()
 
