@@ -198,9 +198,10 @@ class UpstreamConnection:
         block = exchange.start_known(head)
         exchange.response_bytes = size
         if size:
-            if exchange.response_room > 0:
-                exchange.response_room -= size
-                exchange.response_kept.append(bytes(body))
+            room = exchange.response_room
+            if room > 0:
+                exchange.response_room = room - size
+                exchange.response_kept.append(bytes(body if size <= room else body[:room]))
             if size < COPY_BELOW_BYTES:
                 exchange.connection.write(b"".join((block, body)))
             else:
@@ -341,9 +342,10 @@ class UpstreamConnection:
             return
         size = len(data)
         exchange.response_bytes += size
-        if exchange.response_room > 0:
-            exchange.response_room -= size
-            exchange.response_kept.append(data)
+        room = exchange.response_room
+        if room > 0:
+            exchange.response_room = room - size
+            exchange.response_kept.append(data if size <= room else data[:room])
         out = self._out
         if exchange.is_chunking:
             out.append(b"%x\r\n" % size)
@@ -383,9 +385,10 @@ class UpstreamConnection:
             size = remaining
         self._raw_remaining = remaining - size
         exchange.response_bytes += size
-        if exchange.response_room > 0:
-            exchange.response_room -= size
-            exchange.response_kept.append(bytes(data))
+        room = exchange.response_room
+        if room > 0:
+            exchange.response_room = room - size
+            exchange.response_kept.append(bytes(data if size <= room else data[:room]))
         exchange.connection.write(data)
         if not self._raw_remaining:
             self.is_done = True

@@ -34,6 +34,8 @@ CLOSE_SECONDS: Final = 1.0
 MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES
 READ_BUFFER_BYTES: Final = 2 * 1024
 """What an idle agent costs; the library doubles it for those that send more."""
+CUT_FROM_BYTES: Final = 16 * 1024
+"""Messages below are handed on whole: they are many small frames, which nobody keeps for long."""
 
 # A named child per connection at info level is the library's habit; ours are logged by the sessions.
 _BINARY: Final = picows.WSMsgType.BINARY
@@ -75,6 +77,7 @@ class WebSocketTransport(picows.WSListener):
 
     __slots__ = (
         "_close_timer",
+        "_cut",
         "_drops_faults",
         "_forget_acks",
         "_fragments",
@@ -95,8 +98,10 @@ class WebSocketTransport(picows.WSListener):
         quick_ack: bool = False,
         drops_faults: bool = False,
         on_text: Callable[[], None] | None = None,
+        cut: Callable[[memoryview], list[bytes]] | None = None,
     ) -> None:
         self._receiver = receiver
+        self._cut = cut
         self._on_text = on_text
         self._quick_ack = quick_ack
         self._drops_faults = drops_faults
@@ -201,7 +206,13 @@ class WebSocketTransport(picows.WSListener):
         kind = frame.msg_type
         if kind == _BINARY:
             if frame.fin:
-                self._receiver.message_received(frame.get_payload_as_bytes())
+                if self._cut is not None and frame.payload_size >= CUT_FROM_BYTES:
+                    for piece in self._cut(frame.get_payload_as_memoryview()):
+                        self._receiver.message_received(piece)
+                        if self._is_closing:
+                            break  # the piece was against the rules; the rest is not heard either
+                else:
+                    self._receiver.message_received(frame.get_payload_as_bytes())
             else:
                 self._fragments = bytearray(frame.get_payload_as_memoryview())
         elif kind == picows.WSMsgType.CONTINUATION:
@@ -288,6 +299,7 @@ class UpgradeAnswer:
         quick_ack: bool = False,
         drops_faults: bool = False,
         on_text: Callable[[], None] | None = None,
+        cut: Callable[[memoryview], list[bytes]] | None = None,
     ) -> None:
         self.receiver = receiver
         self.subprotocol = subprotocol
@@ -300,6 +312,8 @@ class UpgradeAnswer:
         """Whether a connection that breaks the rules is dropped without a close frame."""
         self.on_text = on_text
         """Called for each text message; all that becomes of one."""
+        self.cut = cut
+        """Copies a large message into several for the receiver, who may keep some of them for long."""
 
     @classmethod
     def refusal(
@@ -336,6 +350,7 @@ def server_protocol(
             quick_ack=decision.quick_ack,
             drops_faults=decision.drops_faults,
             on_text=decision.on_text,
+            cut=decision.cut,
         )
         if decision.drops_faults:
             faults.on_fault = transport.cut

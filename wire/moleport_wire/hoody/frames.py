@@ -58,6 +58,7 @@ KNOWN_TYPES: Final = frozenset(
         DRAIN, REPORT,
     }
 )  # fmt: skip
+_GREETINGS: Final = frozenset({HELLO, JOIN})
 SKIPPED_TYPES: Final = range(0x40, 0x80)
 """Unknown types in this range are skipped (but counted); all other unknown types are violations."""
 
@@ -131,6 +132,34 @@ def parse(message: bytes) -> Iterator[tuple[int, int, Payload]]:
             yield frame_type, stream_id, message[start:position]
         else:
             yield frame_type, stream_id, view[start:position]
+
+
+def cut(message: memoryview) -> list[bytes]:
+    """Copy a message into several of whole frames: large frames get one each, small ones share one.
+
+    Who keeps a payload keeps the bytes it is a view of: out of one copy of the whole message a stalled
+    reader would hold on to what was for others. A message against the rules comes back whole, for
+    `parse` to find the fault.
+    """
+    if message[0] in _GREETINGS:
+        return [bytes(message)]  # nothing may follow in the same message, which a copy has to show
+    size = len(message)
+    pieces: list[bytes] = []
+    begin = position = frames = 0
+    while position + HEADER_BYTES <= size:
+        frames += 1
+        _, _, length = HEADER.unpack_from(message, position)
+        position += HEADER_BYTES + length
+        if position - begin >= _COPY_BELOW_BYTES:
+            if position > size:
+                break
+            pieces.append(bytes(message[begin:position]))
+            begin = position
+    if position != size or frames > MAX_MESSAGE_FRAMES:
+        return [bytes(message)]
+    if begin < size:
+        pieces.append(bytes(message[begin:]))
+    return pieces
 
 
 class MessageBatch:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 from moleport_server.agents.hoody.login import AgentSessions
 from moleport_wire.aio.websocket import Upgrade, UpgradeAnswer
+from moleport_wire.hoody import frames
 from moleport_wire.hoody.messages import SUBPROTOCOL_V1, SUBPROTOCOL_V2, VERSIONS, VERSIONS_HEADER
 
 CONNECT_PATH: Final = "/api/v1/tunnel/connect"
@@ -40,7 +41,7 @@ class HoodyDoor:
             address=address,
             on_authenticated=on_authenticated,
         )
-        return UpgradeAnswer(receiver=receiver, subprotocol=chosen)
+        return UpgradeAnswer(receiver=receiver, subprotocol=chosen, cut=frames.cut)
 
 
 def _secret_of(upgrade: Upgrade) -> str | None:

@@ -13,6 +13,7 @@ from moleport_wire.hoody.frames import (
     SKIPPED_TYPES,
     Code,
     MessageBatch,
+    cut,
     parse,
     serialize,
 )
@@ -173,3 +174,49 @@ def test_large_payloads_are_views_and_small_ones_are_copies() -> None:
     # A view of a small payload would keep the whole message alive for as long as a reader stalls.
     assert isinstance(large, memoryview)
     assert isinstance(small, bytes)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(VALID_TYPES),
+            st.integers(0, 9),
+            st.integers(0, 9000).map(bytes),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_a_message_is_cut_into_messages_that_hold_the_same_frames(sent: list[Frame]) -> None:
+    message = b"".join(serialize(*frame) for frame in sent)
+
+    pieces = cut(memoryview(message))
+
+    assert b"".join(pieces) == message
+    assert [frame for piece in pieces for frame in read(piece)] == sent
+
+
+def test_who_keeps_a_large_payload_of_a_cut_message_keeps_little_else() -> None:
+    small = serialize(frames.WINDOW, 4, bytes(4))
+    large = serialize(frames.DATA, 2, FULL)
+
+    pieces = cut(memoryview(small + large + large + small + small))
+
+    assert pieces == [small + large, large, small + small]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(serialize(frames.DATA, 2, FULL) * 2 + b"\x12", id="a frame is cut off"),
+        pytest.param(serialize(frames.DATA, 2, FULL)[:-1], id="a payload is cut off"),
+        pytest.param(
+            serialize(frames.DATA, 2, bytes(500)) * (MAX_MESSAGE_FRAMES + 1), id="too many frames"
+        ),
+        pytest.param(
+            serialize(frames.HELLO, 0, b"{}") + serialize(frames.DATA, 2, FULL), id="a greeting"
+        ),
+    ],
+)
+def test_a_message_whose_whole_tells_a_fault_is_not_cut(message: bytes) -> None:
+    assert cut(memoryview(message)) == [message]
