@@ -34,7 +34,7 @@ CLOSE_SECONDS: Final = 1.0
 MAX_FRAME_BYTES: Final = MAX_MESSAGE_BYTES
 READ_BUFFER_BYTES: Final = 2 * 1024
 """What an idle agent costs; the library doubles it for those that send more."""
-CUT_FROM_BYTES: Final = 16 * 1024
+DIVIDED_FROM_BYTES: Final = 16 * 1024
 """Messages below are handed on whole: they are many small frames, which nobody keeps for long."""
 
 # A named child per connection at info level is the library's habit; ours are logged by the sessions.
@@ -77,7 +77,7 @@ class WebSocketTransport(picows.WSListener):
 
     __slots__ = (
         "_close_timer",
-        "_cut",
+        "_divide",
         "_drops_faults",
         "_forget_acks",
         "_fragments",
@@ -98,10 +98,10 @@ class WebSocketTransport(picows.WSListener):
         quick_ack: bool = False,
         drops_faults: bool = False,
         on_text: Callable[[], None] | None = None,
-        cut: Callable[[memoryview], list[bytes]] | None = None,
+        divide: Callable[[memoryview], list[bytes]] | None = None,
     ) -> None:
         self._receiver = receiver
-        self._cut = cut
+        self._divide = divide
         self._on_text = on_text
         self._quick_ack = quick_ack
         self._drops_faults = drops_faults
@@ -206,8 +206,8 @@ class WebSocketTransport(picows.WSListener):
         kind = frame.msg_type
         if kind == _BINARY:
             if frame.fin:
-                if self._cut is not None and frame.payload_size >= CUT_FROM_BYTES:
-                    for piece in self._cut(frame.get_payload_as_memoryview()):
+                if self._divide is not None and frame.payload_size >= DIVIDED_FROM_BYTES:
+                    for piece in self._divide(frame.get_payload_as_memoryview()):
                         self._receiver.message_received(piece)
                         if self._is_closing:
                             break  # the piece was against the rules; the rest is not heard either
@@ -299,7 +299,7 @@ class UpgradeAnswer:
         quick_ack: bool = False,
         drops_faults: bool = False,
         on_text: Callable[[], None] | None = None,
-        cut: Callable[[memoryview], list[bytes]] | None = None,
+        divide: Callable[[memoryview], list[bytes]] | None = None,
     ) -> None:
         self.receiver = receiver
         self.subprotocol = subprotocol
@@ -312,7 +312,7 @@ class UpgradeAnswer:
         """Whether a connection that breaks the rules is dropped without a close frame."""
         self.on_text = on_text
         """Called for each text message; all that becomes of one."""
-        self.cut = cut
+        self.divide = divide
         """Copies a large message into several for the receiver, who may keep some of them for long."""
 
     @classmethod
@@ -350,7 +350,7 @@ def server_protocol(
             quick_ack=decision.quick_ack,
             drops_faults=decision.drops_faults,
             on_text=decision.on_text,
-            cut=decision.cut,
+            divide=decision.divide,
         )
         if decision.drops_faults:
             faults.on_fault = transport.cut

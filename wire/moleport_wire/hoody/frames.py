@@ -134,7 +134,7 @@ def parse(message: bytes) -> Iterator[tuple[int, int, Payload]]:
             yield frame_type, stream_id, view[start:position]
 
 
-def cut(message: memoryview) -> list[bytes]:
+def divide(message: memoryview) -> list[bytes]:
     """Copy a message into several of whole frames: large frames get one each, small ones share one.
 
     Who keeps a payload keeps the bytes it is a view of: out of one copy of the whole message a stalled

@@ -41,7 +41,7 @@ class HoodyDoor:
             address=address,
             on_authenticated=on_authenticated,
         )
-        return UpgradeAnswer(receiver=receiver, subprotocol=chosen, cut=frames.cut)
+        return UpgradeAnswer(receiver=receiver, subprotocol=chosen, divide=frames.divide)
 
 
 def _secret_of(upgrade: Upgrade) -> str | None:

@@ -1010,5 +1010,29 @@ async def test_captures_of_stalled_visitors_hold_a_bounded_amount() -> None:
         assert rig.edge.stalled_capture_bytes == 0
 
 
+@pytest.mark.parametrize("is_known", [False, True], ids=["a new head", "a known head"])
+@pytest.mark.parametrize("first", [100_000, 50_000])
+async def test_a_capture_keeps_no_more_of_a_piece_than_it_has_room_for(
+    first: int, is_known: bool
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n"
+    upstream = ScriptedUpstream(respond=lambda _: None)
+    async with edge_rig(upstream) as rig, rig.visitor() as visitor:
+        for number in range(1 + is_known):
+            visitor.send(get())
+            await until(partial(_has_requests, rig, number + 1))
+            (connection,) = rig.edge.connections
+            exchange = connection._current
+            assert exchange is not None
+            (stream,) = rig.upstream.streams
+            stream.send(head + b"x" * first)
+            stream.send(b"x" * 50_000)
+
+            kept = sum(map(len, exchange.response_kept))
+            assert kept == rig.edge.settings.capture_body_bytes == 65_536
+            stream.send(b"x" * (150_000 - first))
+            assert len((await visitor.answer()).body) == 200_000
+
+
 def _has_requests(rig: EdgeRig, count: int) -> bool:
     return len(rig.upstream.requests) == count

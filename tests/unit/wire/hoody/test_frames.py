@@ -13,7 +13,7 @@ from moleport_wire.hoody.frames import (
     SKIPPED_TYPES,
     Code,
     MessageBatch,
-    cut,
+    divide,
     parse,
     serialize,
 )
@@ -190,7 +190,7 @@ def test_large_payloads_are_views_and_small_ones_are_copies() -> None:
 def test_a_message_is_cut_into_messages_that_hold_the_same_frames(sent: list[Frame]) -> None:
     message = b"".join(serialize(*frame) for frame in sent)
 
-    pieces = cut(memoryview(message))
+    pieces = divide(memoryview(message))
 
     assert b"".join(pieces) == message
     assert [frame for piece in pieces for frame in read(piece)] == sent
@@ -200,7 +200,7 @@ def test_who_keeps_a_large_payload_of_a_cut_message_keeps_little_else() -> None:
     small = serialize(frames.WINDOW, 4, bytes(4))
     large = serialize(frames.DATA, 2, FULL)
 
-    pieces = cut(memoryview(small + large + large + small + small))
+    pieces = divide(memoryview(small + large + large + small + small))
 
     assert pieces == [small + large, large, small + small]
 
@@ -218,5 +218,5 @@ def test_who_keeps_a_large_payload_of_a_cut_message_keeps_little_else() -> None:
         ),
     ],
 )
-def test_a_message_whose_whole_tells_a_fault_is_not_cut(message: bytes) -> None:
-    assert cut(memoryview(message)) == [message]
+def test_a_message_whose_whole_tells_a_fault_is_not_divided(message: bytes) -> None:
+    assert divide(memoryview(message)) == [message]
