@@ -43,6 +43,7 @@ from moleport_wire.aio.sockets import (
     abort_with_reset,
     format_peer,
     half_close,
+    resume_reading,
     settle_reading,
 )
 from moleport_wire.hoody.frames import Payload
@@ -615,7 +616,7 @@ class EdgeConnection:
         """Take one reason to pause back."""
         self._pause_reasons -= 1
         if self._pause_reasons == 0 and not self._transport.is_closing():
-            self._transport.resume_reading()
+            resume_reading(self._transport)
 
     def upgraded(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
         """Relay raw bytes from here on, the early ones first."""

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, cast
 
-from moleport_wire.aio.sockets import settle_reading
+from moleport_wire.aio.sockets import resume_reading, settle_reading
 from moleport_wire.aio.transport import MessageReceiver, MessageTransport
 from moleport_wire.aio.websocket import Upgrade, UpgradeAnswer, feed, server_protocol
 
@@ -180,7 +180,7 @@ class FrontConnection(asyncio.Protocol):
         if self.waits_for_rest and self._front.rest is not None:
             self._hand_to_rest(self._front.rest)
             if not self._transport.is_closing():
-                self._transport.resume_reading()
+                resume_reading(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""

@@ -77,6 +77,18 @@ def half_close(transport: asyncio.Transport) -> bool:
     return True
 
 
+def resume_reading(transport: asyncio.Transport) -> None:
+    """Read on, also what TLS had taken from the socket before the pause.
+
+    aiofastnet 1.2 asks the socket first and, when that has nothing more, leaves what it had read already:
+    an upload that was paused at its end would never be complete.
+    """
+    transport.resume_reading()
+    read_what_is_there = getattr(transport, "_retry_ssl_read", None)
+    if read_what_is_there is not None:
+        asyncio.get_running_loop().call_soon(read_what_is_there)
+
+
 def settle_reading(transport: asyncio.Transport) -> None:
     """Let a pause or an abort by `connection_made` stand; call it there, before anything else.
 

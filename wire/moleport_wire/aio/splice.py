@@ -14,7 +14,13 @@ from typing import Final, Protocol, cast
 from moleport_wire.aio.callbacks import SocketCallbacks
 from moleport_wire.aio.resets import watch_for_reset
 from moleport_wire.aio.socket_options import tune_socket
-from moleport_wire.aio.sockets import ReadBuffer, abort_with_reset, half_close, settle_reading
+from moleport_wire.aio.sockets import (
+    ReadBuffer,
+    abort_with_reset,
+    half_close,
+    resume_reading,
+    settle_reading,
+)
 from moleport_wire.hoody.frames import Code, Payload
 
 WRITE_BUFFER_BYTES: Final = 256 * 1024
@@ -108,7 +114,7 @@ class Splice:
         if self._transport is None:
             stream.pause_reading()
         else:
-            self._transport.resume_reading()
+            resume_reading(self._transport)
 
     def end(self, code: int, reason: str) -> None:
         """Break both sides; idempotent."""
@@ -254,7 +260,7 @@ class Splice:
     def stream_resume_writing(self) -> None:
         """Read on."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+            resume_reading(self._transport)
 
     def _write_eof(self) -> None:
         transport = self._transport

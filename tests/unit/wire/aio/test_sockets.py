@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -10,6 +11,7 @@ from typing import cast
 
 import aiofastnet
 import pytest
+import trustme
 import uvloop
 
 from helpers.loops import on_both_loops
@@ -19,6 +21,7 @@ from moleport_wire.aio.sockets import (
     abort_with_reset,
     format_peer,
     half_close,
+    resume_reading,
     settle_reading,
 )
 
@@ -189,3 +192,51 @@ def test_what_was_read_is_copied_before_the_next_read() -> None:
 
     assert first == b"first"
     assert buffer.take(5) == b"other"
+
+
+class Pausing(asyncio.BufferedProtocol):
+    """Takes 4 KiB, pauses, and takes the rest when it is told to."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self.received = 0
+        self._buffer = bytearray(4096)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if not self.received:
+            self.transport.pause_reading()
+        self.received += nbytes
+
+
+@on_both_loops
+async def test_what_tls_had_read_before_a_pause_is_told_when_reading_goes_on() -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    pausing = Pausing()
+    server = await aiofastnet.create_server(
+        asyncio.get_running_loop(), lambda: pausing, "127.0.0.1", 0, ssl=context
+    )
+    async with asyncio.timeout(SECONDS):
+        _, writer = await asyncio.open_connection(
+            *server.sockets[0].getsockname(), ssl=trusting, server_hostname="localhost"
+        )
+        writer.write(b"x" * 40_000)
+        while not pausing.received:
+            await asyncio.sleep(0)
+        resume_reading(pausing.transport)
+        while pausing.received < 40_000:
+            await asyncio.sleep(0.001)
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    pausing.transport.abort()
+    server.close()
