@@ -141,9 +141,10 @@ def divide(message: memoryview) -> list[bytes]:
     reader would hold on to what was for others. A message against the rules comes back whole, for
     `parse` to find the fault.
     """
-    if message[0] in _GREETINGS:
-        return [bytes(message)]  # nothing may follow in the same message, which a copy has to show
     size = len(message)
+    if message[0] in _GREETINGS or size > MAX_MESSAGE_BYTES:
+        # Nothing may follow a greeting, and pieces of a message that is too large would be legal.
+        return [bytes(message)]
     pieces: list[bytes] = []
     begin = position = frames = 0
     while position + HEADER_BYTES <= size:

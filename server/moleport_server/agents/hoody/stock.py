@@ -53,9 +53,6 @@ JOIN_SECONDS: Final = 5.0
 """Streams of a resumed session wait for its secondaries, but not longer."""
 GOODBYE_CODES: Final = frozenset({1000, 1005})
 """Close codes of a client that meant to end; after all others, and without any, its ports are kept."""
-BROKEN_CODES: Final = frozenset({1002, 1009})
-"""Answers to our own close frames: the client broke a rule of WebSocket, or a message was too large. As after
-other broken rules nothing is kept."""
 
 
 class StockSession(HoodySession):
@@ -286,8 +283,6 @@ class StockSession(HoodySession):
         registry = self._shared.registry
         if close_code in GOODBYE_CODES:
             registry.release_session(self.record, reason or "goodbye", SessionEnd.GOODBYE)
-        elif close_code in BROKEN_CODES:
-            registry.release_session(self.record, reason, SessionEnd.PROTOCOL)
         else:
             registry.lose_session(self.record, reason, is_clean=False)
 

@@ -216,6 +216,7 @@ def test_who_keeps_a_large_payload_of_a_cut_message_keeps_little_else() -> None:
         pytest.param(
             serialize(frames.HELLO, 0, b"{}") + serialize(frames.DATA, 2, FULL), id="a greeting"
         ),
+        pytest.param(serialize(0x50, 0, FULL) * 4, id="too large as a whole"),
     ],
 )
 def test_a_message_whose_whole_tells_a_fault_is_not_divided(message: bytes) -> None:
