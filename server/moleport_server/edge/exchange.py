@@ -132,8 +132,6 @@ class Exchange:
     response_room = 0
     """How many more bytes of the body the capture takes."""
     status = 0
-    answered_at = 0.0
-    """When the head of the answer came; only if all its lines were known."""
     is_chunking = False
     tunnel: Tunnel | None = None
     record: Capture | None = None
@@ -539,8 +537,7 @@ class Exchange:
         """Return the head for the visitor, from one whose lines are all known."""
         edge = self._edge
         self.status = head.status
-        now = self.answered_at = edge.monotonic()
-        edge.counters.upstream.observe(now - self.started_at)
+        edge.counters.upstream.observe(edge.monotonic() - self.started_at)
         self.connection.deadline = NEVER
         if edge.is_draining:
             self.keeps_alive = False
@@ -561,17 +558,9 @@ class Exchange:
         if self.is_chunking:
             self.connection.write(b"0\r\n\r\n")
 
-    def response_done(
-        self, upstream: UpstreamConnection, *, may_reuse: bool, at: float | None = None
-    ) -> None:
-        """The answer is complete: give the stream back, end the exchange.
-
-        Args:
-            upstream: whose answer it was.
-            may_reuse: whether its stream can take another request.
-            at: when, if somebody has just looked at the clock: it is a part of what a request costs.
-        """
-        now = self._edge.monotonic() if at is None else at
+    def response_done(self, upstream: UpstreamConnection, *, may_reuse: bool) -> None:
+        """The answer is complete: give the stream back, end the exchange."""
+        now = self._edge.monotonic()
         self._upstream = None
         if may_reuse and self.was_complete:
             self._edge.pool.put(upstream, now)

@@ -210,7 +210,7 @@ class UpstreamConnection:
             exchange.connection.write(block)
         if size == length:
             self.is_done = True
-            self._finish(exchange, exchange.answered_at)
+            self._finish(exchange)
         else:
             self._raw_remaining = length - size
         return True
@@ -408,11 +408,10 @@ class UpstreamConnection:
             exchange.connection.write_all(out)
         self._out_bytes = 0
 
-    def _finish(self, exchange: Exchange, at: float | None = None) -> None:
+    def _finish(self, exchange: Exchange) -> None:
         self.exchange = None
         exchange.response_done(
             self,
-            at=at,
             may_reuse=self._keeps_alive
             and not self.is_unclean
             and not self._close_delimited
