@@ -196,7 +196,7 @@ class _Agent:
             binds=self._binds,
         )
         hello = session.hello
-        assert hello is not None  # noqa: S101 - open
+        assert hello is not None  # noqa: S101 - an open session was greeted
         self._was_connected = True
         self._session_id = hello.session_id
         self._observe(Connected(hello.session_id, self._settings.server.url, hello.resumed))

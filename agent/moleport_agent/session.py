@@ -390,7 +390,7 @@ class DriverSession:
         """Connect to the local service of the binding."""
         request = messages.StreamOpen.decode(payload)
         mux = self._mux
-        assert mux is not None  # noqa: S101 - the caller
+        assert mux is not None  # noqa: S101 - it is who calls
         service = self._services.get(self._binds.get(request.bind_id, ""))
         if service is None:
             mux.refuse(link, stream_id, Code.REFUSED, "no such binding")

@@ -56,7 +56,7 @@ def data_path_context(ca_file: Path | None, *, insecure: bool = False) -> ssl.SS
     if not _can_write_files():
         # aiofastnet 1.2 decodes the peer's certificate by way of a temporary file, and on a read-only root
         # file system its handshake never ends. Its other engine is Python's own TLS and needs no file.
-        context._aiofastnet_force_fallback_ssl = True  # type: ignore[attr-defined]  # noqa: SLF001 - its switch
+        context._aiofastnet_force_fallback_ssl = True  # type: ignore[attr-defined]  # noqa: SLF001 - no public switch
     if ca_file is not None:
         context.load_verify_locations(cafile=str(ca_file))
         return context

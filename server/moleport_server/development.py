@@ -1,4 +1,4 @@
-"""What `moleport-server dev` adds to the settings, and what it tells when the server is ready.
+"""What `moleport-server dev` adds to the settings; what it tells is in `announcement`.
 
 Everything stays on loopback and in one data directory: a local authority for certificates, a random
 admin token readable by its owner, the databases. Read before the server listens, so it imports little.
@@ -59,8 +59,8 @@ def prepare_data_dir(data_dir: Path) -> None:
     token_file = data_dir / "admin-token"
     if not token_file.exists():
         # Only the first start needs these, and they would keep visitors of all others waiting.
-        import secrets  # noqa: PLC0415
+        import secrets  # noqa: PLC0415 - see above
 
-        from moleport_server.config.profile import write_private  # noqa: PLC0415
+        from moleport_server.config.profile import write_private  # noqa: PLC0415 - as above
 
         write_private(token_file, secrets.token_urlsafe(32) + "\n")

@@ -74,7 +74,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A host name or path in another script must not end the agent on an ASCII terminal.
         with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a stand-in has none
     try:
         moleport.main(prog_name="moleport", standalone_mode=True)
     finally:

@@ -34,13 +34,13 @@ def profile_directory(environ: Mapping[str, str]) -> Path:
     chosen = environ.get(CONFIG_DIR_VARIABLE)
     if chosen:
         return Path(chosen)
-    import platformdirs  # noqa: PLC0415
+    import platformdirs  # noqa: PLC0415 - see above
 
     return platformdirs.user_config_path("moleport", appauthor=False)
 
 
 def state_directory() -> Path:
     """Return where a development server keeps its data when nobody says where."""
-    import platformdirs  # noqa: PLC0415
+    import platformdirs  # noqa: PLC0415 - see above
 
     return platformdirs.user_state_path("moleport", appauthor=False) / "server"

@@ -142,7 +142,7 @@ class Link:
         self.room = room - self.batch.size
         ready = self.ready
         while ready and self.room > 0 and self._mux.send_credit > 0:
-            ready.popleft()._take_turn(QUANTUM_BYTES)  # noqa: SLF001 - one mechanism
+            ready.popleft()._take_turn(QUANTUM_BYTES)
         self._is_awake = False
         return self.batch.take()
 
@@ -202,13 +202,13 @@ class Mux:
         if link in self.links:
             self.links.remove(link)
         for stream in [s for s in self._streams.values() if s.link is link]:
-            stream._lose(Code.STREAM_CLOSED, reason)  # noqa: SLF001
+            stream._lose(Code.STREAM_CLOSED, reason)
         link.ready.clear()
 
     def close(self, code: int, reason: str) -> None:
         """End every stream without a frame, because the session is over; idempotent."""
         for stream in list(self._streams.values()):
-            stream._lose(code, reason)  # noqa: SLF001
+            stream._lose(code, reason)
         self.links.clear()
 
     def open(self, link: Link, receiver: StreamReceiver, payload: Callable[[int], bytes]) -> Stream:
@@ -262,7 +262,7 @@ class Mux:
                 self._note_received(len(payload))
                 stream = streams.get(stream_id)
                 if stream is not None:
-                    stream._receive_data(payload)  # noqa: SLF001
+                    stream._receive_data(payload)
                 else:
                     self._check_known(stream_id)
             elif stream_id == 0 and frame_type != frames.STREAM_OPEN:
@@ -293,7 +293,7 @@ class Mux:
             if stream is None:
                 self._check_known(stream_id)
             else:
-                stream._receive_credit(increment)  # noqa: SLF001
+                stream._receive_credit(increment)
                 if stream in self._blocked:
                     del self._blocked[stream]
                     self._owner.stream_unblocked(stream)
@@ -311,12 +311,12 @@ class Mux:
         elif frame_type == frames.EOF:
             if payload:
                 raise RemoteProtocolError(Code.PROTOCOL_ERROR, "EOF with a payload")
-            stream._receive_eof()  # noqa: SLF001
+            stream._receive_eof()
         elif frame_type == frames.RESET:
             if len(payload) < 2:
                 raise RemoteProtocolError(Code.PROTOCOL_ERROR, "RESET without a code")
             data = bytes(payload)
-            stream._receive_reset(  # noqa: SLF001
+            stream._receive_reset(
                 int.from_bytes(data[:2], "big"), data[2:1026].decode("utf-8", "replace")
             )
         else:

@@ -243,7 +243,7 @@ class Mux:
         stream = Stream(self, receiver, self._new_window())
         self._promise_window(stream)
         self._streams[stream_id] = stream
-        stream._accept(stream_id, 0)  # noqa: SLF001 - one mechanism
+        stream._accept(stream_id, 0)
         return stream
 
     def refuse(self, stream_id: int) -> None:
@@ -255,7 +255,7 @@ class Mux:
         """End every stream without a frame, because the connection is over; idempotent."""
         self._is_over = True
         for stream in [*self._streams.values(), *self._waiting]:
-            stream._lose(code, reason)  # noqa: SLF001
+            stream._lose(code, reason)
         self.ready.clear()
         self.batch = Batch()
 
@@ -280,7 +280,7 @@ class Mux:
         self._streams[stream_id] = stream
         self._promise_window(stream)
         self._unacknowledged += 1
-        stream._start(stream_id)  # noqa: SLF001
+        stream._start(stream_id)
 
     def _start_waiting(self) -> None:
         waiting = self._waiting
@@ -374,7 +374,7 @@ class Mux:
             return
         if not length:
             if flags & FIN:
-                stream._receive_eof()  # noqa: SLF001
+                stream._receive_eof()
             return
         window = stream.window
         window.credit -= length
@@ -387,11 +387,11 @@ class Mux:
         stream = self._body_stream
         if stream is None:
             return
-        stream._receive_data(piece)  # noqa: SLF001
+        stream._receive_data(piece)
         if not self._body_left:
             self._body_stream = None
             if self._body_flags & FIN:
-                stream._receive_eof()  # noqa: SLF001
+                stream._receive_eof()
 
     def _receive_credit(self, flags: int, stream_id: int, credit: int) -> None:
         stream = self._streams.get(stream_id)
@@ -401,17 +401,17 @@ class Mux:
         if stream is None or (flags and self._receive_flags(flags, stream)):
             return
         if credit:
-            stream._receive_credit(credit)  # noqa: SLF001
+            stream._receive_credit(credit)
             if stream in self._blocked:
                 del self._blocked[stream]
                 self._owner.stream_unblocked(stream)
         if flags & FIN:
-            stream._receive_eof()  # noqa: SLF001
+            stream._receive_eof()
 
     def _receive_flags(self, flags: int, stream: Stream) -> bool:
         """Handle ACK and RST; returns whether the stream is gone."""
         if flags & RST:
-            stream._receive_reset()  # noqa: SLF001
+            stream._receive_reset()
             return True
         if flags & ACK and not stream.is_acknowledged:
             stream.is_acknowledged = True
@@ -430,7 +430,7 @@ class Mux:
         self._owner.stream_opened(stream_id)
         stream = self._streams.get(stream_id)
         if stream is not None and credit:
-            stream._receive_credit(credit)  # noqa: SLF001
+            stream._receive_credit(credit)
         return stream
 
     def _receive_ping(self, flags: int, nonce: int) -> None:
@@ -484,7 +484,7 @@ class Mux:
         self.room = room - self.batch.size
         ready = self.ready
         while ready and self.room > 0:
-            ready.popleft()._take_turn(QUANTUM_BYTES)  # noqa: SLF001
+            ready.popleft()._take_turn(QUANTUM_BYTES)
         self._is_awake = False
         return self.batch.take()
 
